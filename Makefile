@@ -1,0 +1,60 @@
+# Everything a developer or a user does here. `make` alone lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+UV_VERSION := 0.13.8
+UV := .tools/bin/uv
+RUN := .venv/bin
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+$(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed as '$(PYTHON)'; say 'make PYTHON=/path/to/python3.11 ...'" >&2; exit 1; }
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+.venv/.installed: $(UV) pyproject.toml uv.lock
+	$(UV) sync --locked --quiet --python $(PYTHON)
+	@touch $@
+
+.PHONY: install
+install: .venv/.installed ## Make the virtual environment from the lock file
+
+.PHONY: collect
+collect: install ## Collect RL data from the embedded policy: the whole line on bundled prompts (ARGS="--limit 20")
+	@$(RUN)/collect-rl $(ARGS)
+
+.PHONY: test
+test: install ## Run the tests
+	$(RUN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: install ## Check formatting, lint, types and the lock file
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/pyright
+	$(UV) lock --check
+
+.PHONY: format
+format: install ## Format the code and fix what can be fixed
+	$(RUN)/ruff check --fix-only .
+	$(RUN)/ruff format .
+
+.PHONY: serve
+serve: install ## Start a Prefect server, deploy the flows and run a worker, all on this machine
+	$(RUN)/python -m deployments.serve
+
+.PHONY: blocks
+blocks: install ## Register the block types with the Prefect server
+	$(RUN)/prefect block register --module blocks
+
+.PHONY: prompts
+prompts: install ## Write the bundled prompts again
+	$(RUN)/python -m rollouts.simulator.make_prompts
+
+.PHONY: clean
+clean: ## Remove the virtual environment and caches, not the data
+	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis

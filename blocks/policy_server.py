@@ -1,0 +1,81 @@
+"""A saved policy server: its URL, the model it serves, its key."""
+
+from __future__ import annotations
+
+import os
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr
+
+from rollouts.errors import ConfigError
+from rollouts.policy import Endpoint
+from rollouts.policy.opening import resolve_endpoint
+from rollouts.settings import EMBEDDED, PolicyAddress
+
+
+class PolicyServer(Block):
+    """An OpenAI-compatible server whose model is sampled.
+
+    Example:
+        Save one, then name it in a run:
+        ```python
+        from blocks import PolicyServer
+
+        PolicyServer(url="http://gpu-1:8000/v1", model="my-model", api_key="...").save("BLOCK_NAME")
+        policy_server = PolicyServer.load("BLOCK_NAME")
+        ```
+        ```bash
+        collect-rl --policy.block BLOCK_NAME
+        ```
+    """
+
+    _block_type_name = "Policy Server"
+    _block_type_slug = "policy-server"
+    _description = "An OpenAI-compatible server whose model is sampled for training data."
+    _documentation_url = "https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html"  # pyright: ignore[reportAssignmentType]
+
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+    url: str = Field(description="Base URL of the server, ending in /v1.")
+    model: str | None = Field(
+        default=None, description="Model name as the server lists it; may be left out when it lists one."
+    )
+    version: str | None = Field(
+        default=None, description="Name of the checkpoint; part of a run's identity instead of the URL."
+    )
+    api_key: SecretStr | None = Field(default=None, description="Key for the Authorization header.")
+
+    def endpoint(self, address: PolicyAddress) -> Endpoint:
+        """Build the endpoint; what `address` sets wins over what is saved here.
+
+        Raises:
+            ConfigError: The URL is unusable, or the model has to be named.
+            PolicyFatal: The model had to be asked for, and nothing answers.
+        """
+        named = address.model_dump(exclude_unset=True)
+        return resolve_endpoint(
+            named.get("url", self.url),
+            named.get("model") or self.model,
+            named.get("version") or self.version,
+            self.api_key,
+            "api_key",
+        )
+
+
+def endpoint_of(address: PolicyAddress) -> Endpoint:
+    """Build the endpoint an address stands for, from its saved block or from the address and the environment.
+
+    Raises:
+        ConfigError: There is no such block, or the address is unusable.
+        PolicyFatal: The model had to be asked for, and nothing answers.
+    """
+    if address.block is not None:
+        try:
+            saved = PolicyServer.load(address.block, _sync=True)  # pyright: ignore[reportCallIssue]
+        except ValueError as error:
+            raise ConfigError(f"there is no policy-server block named {address.block!r}; save one first") from error
+        return saved.endpoint(address)
+    key = os.environ.get(address.api_key_env) if address.url != EMBEDDED else None
+    return resolve_endpoint(
+        address.url, address.model, address.version, SecretStr(key) if key else None, address.api_key_env
+    )

@@ -1,0 +1,92 @@
+"""Everything on one machine: a Prefect server on loopback, the block types, the deployments and a worker.
+
+Stops all of them when interrupted. With `PREFECT_API_URL` set no server is started: that one is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+HOST = "127.0.0.1"
+PORT = int(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))
+WORK_POOL = "rollouts"
+STARTUP_S = 180
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Start everything and wait until interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": os.environ.get("PREFECT_API_URL", f"http://{HOST}:{PORT}/api"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": os.environ.get("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30"),
+        "DO_NOT_TRACK": "1",
+    }
+    try:
+        with contextlib.ExitStack() as stack:
+            if "PREFECT_API_URL" not in os.environ:
+                stack.enter_context(_running(environment, "server", "start", "--host", HOST, "--port", str(PORT)))
+            _wait_for(environment["PREFECT_API_URL"])
+            _prefect(environment, "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
+            _prefect(environment, "block", "register", "--module", "blocks")
+            _prefect(environment, "deploy", "--prefect-file", "deployments/prefect.yaml", "--all", "--no-prompt")
+            _say(f"Prefect UI: {environment['PREFECT_API_URL'].removesuffix('/api')}")
+            _say(
+                f"Start a run: PREFECT_API_URL={environment['PREFECT_API_URL']} prefect deployment run collect-rl/prod"
+            )
+            worker = stack.enter_context(_running(environment, "worker", "start", "--pool", WORK_POOL))
+            return worker.wait()
+    except KeyboardInterrupt:
+        return 0
+
+
+def _prefect(environment: dict[str, str], *arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=ROOT, env=environment, check=True)
+
+
+@contextlib.contextmanager
+def _running(environment: dict[str, str], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a Prefect command until the block ends, then stop it and what it started."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", *arguments], cwd=ROOT, env=environment, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _wait_for(api_url: str) -> None:
+    """Wait until the server answers."""
+    deadline = time.monotonic() + STARTUP_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(f"{api_url}/health", timeout=5, trust_env=False).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise SystemExit(f"the Prefect server at {api_url} did not answer within {STARTUP_S} s")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

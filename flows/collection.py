@@ -1,0 +1,47 @@
+"""The line every objective runs along: load, batch, generate, verify, filter, format, publish."""
+
+from __future__ import annotations
+
+from prefect import unmapped
+from prefect.runtime import flow_run
+
+from rollouts.references import Published
+from rollouts.settings import CollectSettings
+from tasks.batch import batch
+from tasks.caching import kept_beside
+from tasks.filter import filter_rollouts
+from tasks.format import format_dataset
+from tasks.generate import generate
+from tasks.load import load
+from tasks.progress import watched
+from tasks.publish import announce, publish
+from tasks.verify import verify
+
+BATCHES_IN_FLIGHT = 8
+"""Threads of the task runner. Eight batches share the slots of one engine, so that the tail of one is filled by the
+next, and no more than eight are in memory."""
+
+
+def run_name() -> str:
+    """Name of a flow run: what is collected, from what, from whom."""
+    parameters = flow_run.parameters
+    policy = parameters["policy"]
+    model = policy.get("model") if isinstance(policy, dict) else policy.model
+    place = policy.get("block") or policy.get("url") if isinstance(policy, dict) else policy.block or policy.url
+    limit = f"first {parameters['limit']} of " if parameters.get("limit") else ""
+    return f"{limit}{parameters['input']} x {parameters['num_repeats']} from {model or place}"
+
+
+def collect(settings: CollectSettings) -> Published:
+    """Collect one dataset; what has been done before is not done again."""
+    output = settings.output
+    run = load(settings)
+    with watched(run):
+        batches = batch(run)
+        shards = kept_beside(output, generate).map(unmapped(run), batches)
+        verdicts = kept_beside(output, verify).map(unmapped(run), shards).result()
+    selection = kept_beside(output, filter_rollouts)(run, verdicts)
+    dataset = kept_beside(output, format_dataset)(run, verdicts, selection)
+    published = kept_beside(output, publish)(run, verdicts, selection, dataset)
+    announce(run, published)
+    return published

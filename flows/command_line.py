@@ -1,0 +1,104 @@
+"""The commands: each flow with its parameters as flags, its progress in the terminal, and one sentence when it fails.
+
+Exit codes: 0 when a dataset was published, 1 when not, 2 for flags that make no sense, 130 when interrupted. The last
+line on standard output is the folder of the dataset.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cyclopts import App, Parameter
+from pydantic import ValidationError
+
+from flows.parameters import parameters_of
+from rollouts.errors import RolloutError
+from rollouts.settings import CollectDPO, CollectRL, CollectSettings, CollectSFT
+
+QUIET_DEFAULTS = {
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # An empty machine needs half a minute to set up Prefect's database.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+"""Environment of a command where the user has set nothing else."""
+
+
+def collect_rl_command() -> None:
+    """Run `collect-rl`."""
+    _run(CollectRL, "collect-rl", "Sample a policy, verify every rollout, publish groups with rewards for RL.")
+
+
+def collect_sft_command() -> None:
+    """Run `collect-sft`."""
+    _run(CollectSFT, "collect-sft", "Sample a policy, verify every rollout, publish the best completions for SFT.")
+
+
+def collect_dpo_command() -> None:
+    """Run `collect-dpo`."""
+    _run(CollectDPO, "collect-dpo", "Sample a policy, verify every rollout, publish preference pairs for DPO.")
+
+
+def _run(model: type[CollectSettings], name: str, summary: str) -> None:
+    @parameters_of(model)
+    def command(settings: CollectSettings) -> int:
+        return _collect(name, settings)
+
+    command.__doc__ = (command.__doc__ or "").replace("\n", f"{summary}\n", 1)
+    app = App(
+        name=name,
+        help_format="plaintext",
+        version_flags=[],
+        default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+        result_action="return_value",
+    )
+    app.default(command)
+    try:
+        sys.exit(app())
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(part) for part in problem["loc"])
+            print(f"{name}: {where}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+def _collect(name: str, settings: CollectSettings) -> int:
+    for variable, value in QUIET_DEFAULTS.items():
+        os.environ.setdefault(variable, value)
+    module = importlib.import_module(f"flows.{name.replace('-', '_')}")
+    flow: Callable[..., Any] = getattr(module, name.replace("-", "_"))
+    from tasks.progress import show_in_terminal
+
+    show_in_terminal.set(True)
+    _leave_failures_to_the_last_line()
+    try:
+        published = flow(**{field: getattr(settings, field) for field in settings.model_fields_set})
+    except RolloutError as error:
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on where this one stopped", file=sys.stderr)  # noqa: T201
+        return 130
+    except Exception as error:  # noqa: BLE001 - the edge of the program: a defect or Prefect away, said in one line
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(f"report   {published.report}")  # noqa: T201
+    print(f"dataset  {published.url}")  # noqa: T201
+    return 0
+
+
+def _leave_failures_to_the_last_line() -> None:
+    """Keep Prefect's tracebacks off the terminal; they stay in the run's log, and the last line says what happened."""
+    if os.environ["PREFECT_LOGGING_LEVEL"] != QUIET_DEFAULTS["PREFECT_LOGGING_LEVEL"]:
+        return
+    for logger in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(logger).handlers:
+            if type(handler).__name__ == "PrefectConsoleHandler":
+                handler.addFilter(lambda record: record.levelno < logging.ERROR)

@@ -1,0 +1,131 @@
+"""Every way a rollout can go wrong, in one tree.
+
+    RolloutError
+      ConfigError               the user must change something
+        NothingToPublish        every row was dropped, so there is no dataset
+        TooManyFailures         more rollouts than allowed have no completion or no reward
+      DataError                 a stored record or a prompt breaks the format
+      StoreError                a path or an object store could not be read or written
+      PolicyError               the policy server gave no usable completion
+        PolicyUnavailable       no answer, 408, 409, 425, 429, 5xx: the same request may succeed later
+        MalformedCompletion     an answer that cannot be trusted (no choices, ids and log-probabilities that disagree)
+        RequestRefused          the server will never answer this one request (400, 413, 422)
+          PromptTooLong         the prompt does not fit the context window
+        PolicyFatal             the server will never answer any request of this run (401, 403, unknown model, quota)
+      VerifierError             the verifier broke; the reward stays unknown
+        InvalidGroundTruth      the reference answer cannot be used by its verifier
+
+Two kinds, never mixed. A bad rollout is data: it is stored with an `ErrorRecord` and its siblings go on. A broken
+run is an exception. Retries have one owner for each level: the policy client for a request, the Prefect task for a
+batch, whoever started it for a run. `retryable` answers for the level above the one that raised.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RolloutError(Exception):
+    """Base of all errors raised by this project. Survives pickling with its message."""
+
+    retryable = False
+    """Whether the same call may succeed when made again, unchanged."""
+
+
+class ConfigError(RolloutError):
+    """A setting, an address or an input file has to be changed by the user."""
+
+
+class NothingToPublish(ConfigError):
+    """Every rollout was dropped, or no prompt was usable: there is no dataset to publish."""
+
+
+class TooManyFailures(ConfigError):
+    """More rollouts than `max_failure_ratio` allows have no completion or no reward. Everything is kept."""
+
+
+class DataError(RolloutError):
+    """A stored record or a prompt breaks the format. The message names file, line and field."""
+
+
+class StoreError(RolloutError):
+    """A path or an object store could not be read or written."""
+
+    retryable = True
+
+
+class PolicyError(RolloutError):
+    """The policy server gave no usable completion."""
+
+    def __init__(self, message: str = "", *, status: int | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status, `None` when no answer came."""
+        self.retry_after_s = retry_after_s
+        """Seconds the server asked to wait, already clamped to a finite value >= 0; `None` when it did not ask."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), str(self), self.status, self.retry_after_s)
+
+
+class PolicyUnavailable(PolicyError):
+    """No answer in time, or an answer that says "later"."""
+
+    retryable = True
+
+
+class MalformedCompletion(PolicyError):
+    """A 200 whose body cannot be trusted."""
+
+    retryable = True
+
+
+class RequestRefused(PolicyError):
+    """This request will be refused every time; others may pass."""
+
+
+class PromptTooLong(RequestRefused):
+    """Prompt and completion do not fit the model's context window."""
+
+
+class PolicyFatal(PolicyError):
+    """No request of this run can succeed until the user changes something. Stops the run at once."""
+
+
+class VerifierError(RolloutError):
+    """The verifier raised, hung, or returned something that is not a reward. Never a reward of zero."""
+
+    retryable = True
+
+
+class InvalidGroundTruth(VerifierError):
+    """The reference answer is missing or cannot be parsed by the verifier that needs it."""
+
+    retryable = False
+
+
+def _rebuild(kind: type[PolicyError], message: str, status: int | None, retry_after_s: float | None) -> PolicyError:
+    return kind(message, status=status, retry_after_s=retry_after_s)
+
+
+class ErrorRecord(msgspec.Struct, frozen=True):
+    """What is stored of an error on a rollout or a verdict. No traceback: that goes to the log."""
+
+    type: str
+    """Class name from the tree above."""
+    message: str
+    """One sentence, at most 500 characters, without secrets."""
+    retryable: bool
+    """Whether running the same command again tries this again."""
+    status: int | None = None
+    """HTTP status, when there was one."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorRecord:
+        """Describe `error`; foreign exceptions keep their class name and are not retryable."""
+        return cls(
+            type=type(error).__name__,
+            message=str(error)[:500],
+            retryable=bool(getattr(error, "retryable", False)),
+            status=getattr(error, "status", None),
+        )

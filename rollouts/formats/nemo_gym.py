@@ -1,0 +1,185 @@
+"""NeMo Gym rollout results: what its collector writes and NeMo-RL post-processes, one JSON line a rollout.
+
+A row is the request (`responses_create_params`), the answer as a Responses object, the reward, and the indices of
+prompt and repeat. Chat messages become Responses items: an assistant message is a reasoning item, a message item and
+function calls, each only where there is something in it; an answer of a tool is a function-call output. Token ids and
+log-probabilities ride on the last item of each model call, all three keys or none; NeMo-RL refuses a rollout whose
+calls are not contiguous, so it is refused here already. Checked against the models of nemo-gym 0.4.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+import pyarrow as pa
+
+from rollouts.formats import Unrepresentable
+from rollouts.formats.messages import content_text, truth_text
+from rollouts.formats.tokens import has_token_ids, token_sequence
+from rollouts.records import Attempt, Message, ModelCall, Prompt, Rollout
+from rollouts.selection import Example, TrainingGroup
+
+_PARAMETERS = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls", "top_logprobs")
+"""Sampling settings that the request model knows; it refuses requests with any other (`seed`, `stop`)."""
+
+
+class NemoGymRollouts:
+    """Rollout results of NeMo Gym. The rows of a group follow each other; a group is written whole or not at all."""
+
+    name = "nemo_gym"
+    suffix: Literal["jsonl", "parquet"] = "jsonl"
+    schema: pa.Schema | None = None
+
+    def rows(self, example: Example, index: int, split: str, dataset: str) -> list[dict[str, Any]]:
+        """Return a row for each rollout; `_ng_task_index` is `index`, `_ng_rollout_index` the repeat index."""
+        assert isinstance(example, TrainingGroup)
+        return [_row(example.prompt, attempt, index) for attempt in example.attempts]
+
+
+def _row(prompt: Prompt, attempt: Attempt, index: int) -> dict[str, Any]:
+    rollout = attempt.rollout
+    if attempt.verdict.reward is None:
+        raise Unrepresentable("reward_unknown")
+    request = _request(prompt, rollout)
+    row: dict[str, Any] = {
+        "responses_create_params": request,
+        "response": _response(rollout, request),
+        "reward": float(attempt.verdict.reward),
+        "_ng_task_index": index,
+        "_ng_rollout_index": rollout.repeat_index,
+        "prompt_id": prompt.prompt_id,
+        "rollout_id": rollout.rollout_id,
+    }
+    truth = truth_text(prompt)
+    return row if truth is None else {**row, "expected_answer": truth}
+
+
+def _request(prompt: Prompt, rollout: Rollout) -> dict[str, Any]:
+    request: dict[str, Any] = {"input": [item for message in prompt.messages for item in _input_items(message)]}
+    if prompt.tools:
+        request["tools"] = [_tool(tool) for tool in prompt.tools]
+    request |= {name: rollout.sampling[name] for name in _PARAMETERS if rollout.sampling.get(name) is not None}
+    if isinstance(rollout.sampling.get("tool_choice"), str):
+        request["tool_choice"] = rollout.sampling["tool_choice"]
+    return request
+
+
+def _response(rollout: Rollout, request: dict[str, Any]) -> dict[str, Any]:
+    if not rollout.calls:
+        raise Unrepresentable("completion_empty")
+    last = rollout.calls[-1]
+    response: dict[str, Any] = {
+        "id": f"resp_{rollout.rollout_id}",
+        "object": "response",
+        "created_at": rollout.calls[0].started_at,
+        "model": last.model or rollout.model_asked,
+        "status": "incomplete" if rollout.truncated else "completed",
+        "output": _output(rollout),
+        "parallel_tool_calls": request.get("parallel_tool_calls", True),
+        "tool_choice": request.get("tool_choice", "auto"),
+        "tools": request.get("tools", []),
+    }
+    response |= {name: request[name] for name in ("temperature", "top_p", "max_output_tokens") if name in request}
+    if rollout.truncated:
+        response["incomplete_details"] = {"reason": "max_output_tokens"}
+    usage = rollout.usage
+    if usage.prompt_tokens is not None and usage.completion_tokens is not None:
+        response["usage"] = _usage(usage.prompt_tokens, usage.completion_tokens)
+    return response
+
+
+def _output(rollout: Rollout) -> list[dict[str, Any]]:
+    """Items of everything after the prompt, with the ids of each call on the last item of its message."""
+    with_ids = has_token_ids(rollout)
+    if with_ids:
+        token_sequence(rollout)
+    calls = {call.message_index: call for call in rollout.calls}
+    items: list[dict[str, Any]] = []
+    for index, message in enumerate(rollout.completion, start=rollout.num_prompt_messages):
+        call = calls.get(index)
+        if call is None:
+            items += _input_items(message)
+            continue
+        written = _written_items(message, f"{rollout.rollout_id}_{index}", call)
+        if with_ids:
+            written[-1] |= _token_fields(call)
+        items += written
+    return items
+
+
+def _token_fields(call: ModelCall) -> dict[str, Any]:
+    return {
+        "prompt_token_ids": call.prompt_token_ids,
+        "generation_token_ids": call.generation_token_ids,
+        "generation_log_probs": call.generation_log_probs,
+    }
+
+
+def _written_items(message: Message, item_id: str, call: ModelCall) -> list[dict[str, Any]]:
+    """Items of a message that the policy wrote, at least one."""
+    items: list[dict[str, Any]] = []
+    if message.get("reasoning_content"):
+        summary = [{"type": "summary_text", "text": message["reasoning_content"]}]
+        items.append({"type": "reasoning", "id": f"rs_{item_id}", "summary": summary})
+    text = content_text(message)
+    tool_calls: Sequence[Any] = message.get("tool_calls") or []
+    if text or not tool_calls:
+        items.append(
+            {
+                "type": "message",
+                "id": f"msg_{item_id}",
+                "role": "assistant",
+                "status": "incomplete" if call.finish_reason == "length" else "completed",
+                "content": [{"type": "output_text", "text": text, "annotations": []}],
+            }
+        )
+    return items + [_function_call(tool_call) for tool_call in tool_calls]
+
+
+def _input_items(message: Message) -> list[dict[str, Any]]:
+    """Items of a message that the policy did not write. Reasoning in it is refused: its item would need a server's id."""
+    if message.get("reasoning_content"):
+        raise Unrepresentable("reasoning_content")
+    if message.get("role") == "tool":
+        call_id = str(message.get("tool_call_id") or "")
+        return [{"type": "function_call_output", "call_id": call_id, "output": content_text(message)}]
+    tool_calls: Sequence[Any] = message.get("tool_calls") or []
+    text = content_text(message)
+    spoken = [{"type": "message", "role": message.get("role"), "content": text}] if text or not tool_calls else []
+    return spoken + [_function_call(tool_call) for tool_call in tool_calls]
+
+
+def _function_call(tool_call: Any) -> dict[str, Any]:
+    """A function call with its arguments as the policy wrote them, valid JSON or not."""
+    match tool_call:
+        case {"function": {"name": str(name), "arguments": str(arguments)}}:
+            pass
+        case {"function": {"name": str(name), "arguments": dict(parsed)}}:
+            arguments = msgspec.json.encode(parsed).decode()
+        case _:
+            raise Unrepresentable("tool_call_invalid")
+    return {"type": "function_call", "call_id": str(tool_call.get("id") or ""), "name": name, "arguments": arguments}
+
+
+def _tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """A chat-completion tool schema in the flat form of the Responses API, where `strict` must be said."""
+    match tool:
+        case {"type": "function", "function": {"name": str(name), **function}}:
+            flat = {"type": "function", "name": name, "parameters": function.get("parameters") or {}}
+            described = {"description": function["description"]} if function.get("description") else {}
+            return {**flat, **described, "strict": bool(function.get("strict", False))}
+        case _:
+            raise Unrepresentable("tool_schema_unknown")
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    """Token counts. The schema wants integers for the details, which no chat completion has to tell: they are 0."""
+    return {
+        "input_tokens": prompt_tokens,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt_tokens + completion_tokens,
+    }

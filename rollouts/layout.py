@@ -1,0 +1,56 @@
+"""Where everything lies below the output. Keys are made of ids, fixed names and checked dataset names only.
+
+store/prompts/<prompt_set_id>.parquet                     snapshot of the prompts, and its quarantine
+store/<sampling_id>/rollouts/<batch_id>.parquet           rollouts, shared by every run that samples this way
+store/<sampling_id>/journal/<batch_id>.journal            what is finished of an unfinished batch (local)
+store/<sampling_id>/verdicts/<verdicts_id>.parquet        sidecar of one rollout shard under one set of verifiers
+store/<sampling_id>/selection/<selection_id>.parquet      what was kept and dropped, batch by batch
+store/results/                                            results of finished tasks, small JSON
+<objective>/<dataset>/<run_id>/                           what is published; manifest.json comes last
+
+Ids are content ids, so two runs that share work share its files, and no file is ever written with two meanings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rollouts.identity import content_id
+from rollouts.settings import Objective
+from rollouts.storage import Store
+
+PROMPTS = "store/prompts"
+RESULTS = "store/results"
+
+
+def rollouts_folder(sampling_id: str) -> str:
+    """Folder of all rollout shards made under one way of sampling."""
+    return f"store/{sampling_id}/rollouts"
+
+
+def rollouts_key(sampling_id: str, batch_id: str) -> str:
+    """Key of a batch's rollout shard."""
+    return f"{rollouts_folder(sampling_id)}/{batch_id}.parquet"
+
+
+def verdicts_key(sampling_id: str, verdicts_id: str) -> str:
+    """Key of a verdict shard."""
+    return f"store/{sampling_id}/verdicts/{verdicts_id}.parquet"
+
+
+def selection_key(sampling_id: str, selection_id: str) -> str:
+    """Key of a selection table."""
+    return f"store/{sampling_id}/selection/{selection_id}.parquet"
+
+
+def run_prefix(objective: Objective, dataset: str, run_id: str) -> str:
+    """Folder of a published run."""
+    return f"{objective}/{dataset}/{run_id}"
+
+
+def journal_folder(store: Store, sampling_id: str) -> Path:
+    """Local folder of the journals: beside the shards, or below the user's cache when the store is remote."""
+    if store.is_local:
+        return Path(store.root) / "store" / sampling_id / "journal"
+    cache = Path.home() / ".cache" / "rollout-collector" / "journals"
+    return cache / content_id("store", store.url)[:16] / sampling_id

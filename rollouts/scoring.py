@@ -1,0 +1,39 @@
+"""Judging a stored shard: verdicts are a sidecar, so rollouts are never touched and can be judged again."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from rollouts.identity import content_id
+from rollouts.layout import verdicts_key
+from rollouts.records import Rollout, Verdict
+from rollouts.references import RolloutShard, VerdictShard
+from rollouts.run import Run
+from rollouts.shards import read_prompts, read_shard, write_shard
+from rollouts.storage import Store
+from rollouts.verification import VerifierPool
+
+
+def verdict_shard_key(run: Run, shard: RolloutShard) -> str:
+    """Key of the verdicts on a shard under the run's verifiers."""
+    return verdicts_key(run.sampling_id, content_id("verdicts", shard.sha256, dict(run.verifiers)))
+
+
+def score_shard(store: Store, pool: VerifierPool, run: Run, shard: RolloutShard) -> VerdictShard:
+    """Judge every rollout of a shard and commit the verdicts, in the order of the rollouts."""
+    batch = shard.batch
+    prompts = {p.prompt_id: p for p in read_prompts(store, run.prompt_set.key, batch.start, batch.stop)}
+    rollouts = read_shard(store, shard.key, Rollout)
+    verdicts = pool.score_batch([(prompts[rollout.prompt_id], rollout) for rollout in rollouts])
+    key = verdict_shard_key(run, shard)
+    write_shard(store, key, Verdict, verdicts)
+    rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
+    return VerdictShard(
+        rollouts=shard,
+        key=key,
+        sha256=store.sha256(key),
+        num_scored=len(rewards),
+        reward_sum=math.fsum(rewards),
+        num_by_status=dict(sorted(Counter(verdict.status.value for verdict in verdicts).items())),
+    )

@@ -1,0 +1,219 @@
+"""What is collected: one frozen model for each objective, flat, with the recommended values as defaults.
+
+These models are the parameters of the flows and the flags of the commands; the string under each field is the label
+of the form and the help of the flag. They are stored whole in the manifest. Identities are made from the parts that
+can change a result, stage by stage: where files lie, how many requests fly at once and how long to wait are not
+among them, so a run can be moved, slowed down and resumed.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rollouts.identity import content_id
+
+Objective: TypeAlias = Literal["rl", "sft", "dpo"]
+VerifierKind: TypeAlias = Literal["exact_match", "numeric", "math"]
+FormatName: TypeAlias = Literal["trl", "verl", "openrlhf", "nemo_rl"]
+
+BUNDLED = "bundled"
+"""Value of `input` that stands for the prompts that come with the project."""
+EMBEDDED = "embedded"
+"""Value of `policy.url` that stands for the policy server that comes with the project."""
+RECORD_VERSION = 1
+"""Part of every sampling identity: records of another layout are never taken for these."""
+
+
+class Settings(BaseModel):
+    """Base of all parameter models: unknown keys are errors and values never change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PolicyAddress(Settings):
+    """Which policy is sampled, and where it answers."""
+
+    url: str = EMBEDDED
+    """Base URL of an OpenAI-compatible server, ending in /v1; "embedded" starts the bundled one."""
+    model: str | None = None
+    """Model name as the server lists it. May be left out when the server lists exactly one."""
+    version: str | None = None
+    """Name of the checkpoint. Part of the run's identity; without it the URL takes its place, so that two servers with
+    one model name never mix. Give it to resume a run after the server moved."""
+    block: str | None = None
+    """Name of a saved policy-server block to take URL, model, version and key from. What is set here wins."""
+    api_key_env: str = "POLICY_API_KEY"
+    """Environment variable that holds the key. The key itself is never a parameter."""
+
+
+class CollectSettings(Settings):
+    """Parameters that all objectives share."""
+
+    objective: ClassVar[Objective]
+    default_temperature: ClassVar[float]
+    default_top_p: ClassVar[float] = 0.95
+
+    input: str = BUNDLED
+    """Prompts: a path, a glob or a URL (s3://, file://) of JSONL, JSONL.gz, JSONL.zst or Parquet; "bundled" for the
+    prompts that come with the project."""
+    output: str = "data"
+    """Where everything is written: a directory, a URL (s3://bucket/prefix), or a saved artifact-store block as
+    artifact-store/NAME."""
+    policy: PolicyAddress = PolicyAddress()
+    """The policy that is sampled."""
+    dataset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    """Name of the dataset in the output path. Default: the name of the input file."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take the first so many usable prompts only."""
+    num_repeats: int = Field(default=1, ge=1, le=1024)
+    """Rollouts for each prompt (the size of a group)."""
+    prompt_template: str | None = None
+    """Text of the user message with {column} for the value of a column, for files that have no prompt of their own."""
+    system_prompt: str | None = None
+    """System message put before every prompt that does not start with one."""
+    ground_truth_field: str | None = None
+    """Column that holds the reference answer. Default: ground_truth, expected_answer, answer or reward_model."""
+    ground_truth_pattern: str | None = None
+    """Regular expression whose first group, in its last match, is the reference answer inside that column."""
+    category_field: str | None = None
+    """Column that groups prompts in the report. Default: category."""
+    verifier: VerifierKind = "math"
+    """Verifier for rows that name none: exact_match, numeric, or math (symbolic equivalence)."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature. Wins over the row's. Default: the row's, or the objective's."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling: share of probability kept, 0..1. Default: the row's, or 0.95."""
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    """Longest completion in tokens. Default: the row's, or what the server allows."""
+    responses_create_params: dict[str, Any] = {}
+    """More sampling settings as in NeMo Gym (temperature, top_p, max_output_tokens, ...); anything else is sent to
+    the server as it stands. Wins over the row's."""
+    seed: int = Field(default=0, ge=0, lt=2**53)
+    """Every rollout's seed is derived from it, from the prompt and from the repeat index."""
+    num_samples_in_parallel: int = Field(default=64, ge=1, le=65536)
+    """Requests in flight at once."""
+    request_timeout_s: float = Field(default=600, gt=0)
+    """Seconds one request may take from sending to its last byte, however slowly it drips."""
+    max_attempts: int = Field(default=5, ge=1, le=100)
+    """Requests sent for one rollout before it is stored as failed."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Prompts in a batch (one task run). "auto" follows from the number of rollouts."""
+    max_failure_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Share of rollouts without a completion or a reward above which the run ends as failed, with all data kept."""
+    formats: list[FormatName] = ["trl", "verl", "openrlhf", "nemo_rl"]
+    """Trainers to write the dataset for."""
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    """Share of prompts put into the validation split, chosen by content, all rollouts of a prompt together."""
+
+    @model_validator(mode="after")
+    def _formats_are_given_once(self) -> CollectSettings:
+        if not self.formats or len(set(self.formats)) != len(self.formats):
+            raise ValueError(f"formats must name at least one trainer, each once; got {self.formats}")
+        return self
+
+    @property
+    def dataset_name(self) -> str:
+        """Name of the dataset: the one given, or the input's file name without endings, made safe for a path."""
+        if self.dataset is not None:
+            return self.dataset
+        stem = PurePosixPath(self.input.rstrip("/")).name.split(".")[0]
+        return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in stem).strip("-_") or "prompts"
+
+    def sampling_params(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Merge sampling settings for one prompt: parameters of the run win over the row's, those over the defaults.
+
+        Args:
+            row: Sampling settings of the prompt, named as in NeMo Gym.
+
+        Returns:
+            Settings named as in NeMo Gym (`temperature`, `top_p`, `max_output_tokens`, ...), without `None`.
+        """
+        explicit = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "max_output_tokens": self.max_output_tokens,
+        }
+        merged = {
+            "temperature": self.default_temperature,
+            "top_p": self.default_top_p,
+            **row,
+            **self.responses_create_params,
+            **{name: value for name, value in explicit.items() if value is not None},
+        }
+        return {name: value for name, value in merged.items() if value is not None}
+
+    def sampling_id(self, model: str, policy_version: str) -> str:
+        """Identity of the way of sampling: rollouts made under one are interchangeable between runs and prompt files.
+
+        Args:
+            model: Model name that is asked.
+            policy_version: Checkpoint name, or the URL that stands in for it.
+        """
+        return content_id("sampling", RECORD_VERSION, model, policy_version, self.sampling_params({}), self.seed)
+
+    def selection(self) -> dict[str, Any]:
+        """Settings that decide what is kept and how it is written: a change re-filters, and never samples."""
+        own = set(type(self).model_fields) - set(CollectSettings.model_fields)
+        shared = {"formats", "validation_fraction", "max_failure_ratio"}
+        return {"objective": self.objective, **self.model_dump(mode="json", include=own | shared)}
+
+
+class CollectRL(CollectSettings):
+    """Parameters of `collect-rl`: groups of rollouts with rewards, for policy-gradient training."""
+
+    objective: ClassVar[Objective] = "rl"
+    default_temperature: ClassVar[float] = 0.8
+
+    num_repeats: int = Field(default=8, ge=1, le=1024)
+    """Rollouts for each prompt (the size of a group)."""
+    drop_zero_variance: bool = True
+    """Leave out groups whose rewards are all equal: they carry no gradient."""
+    min_pass_rate: float = Field(default=0.0, ge=0, le=1)
+    """Leave out groups whose share of passes is below it."""
+    max_pass_rate: float = Field(default=1.0, ge=0, le=1)
+    """Leave out groups whose share of passes is above it."""
+    pass_threshold: float = 1.0
+    """Reward from which a rollout counts as a pass."""
+    on_incomplete_group: Literal["drop", "keep"] = "drop"
+    """What becomes of a group in which a rollout has no reward: left out, or kept without that rollout."""
+
+
+class CollectSFT(CollectSettings):
+    """Parameters of `collect-sft`: the best verified completions, for supervised fine-tuning."""
+
+    objective: ClassVar[Objective] = "sft"
+    default_temperature: ClassVar[float] = 0.2
+
+    num_repeats: int = Field(default=1, ge=1, le=1024)
+    """Rollouts for each prompt; the best ones are kept."""
+    min_reward: float = 0.8
+    """Lowest reward that is kept."""
+    max_per_prompt: int = Field(default=1, ge=1)
+    """Completions kept for each prompt, the best first; equal texts count once."""
+    keep_truncated: bool = False
+    """Keep completions that the token limit cut."""
+
+
+class CollectDPO(CollectSettings):
+    """Parameters of `collect-dpo`: preference pairs made inside a group."""
+
+    objective: ClassVar[Objective] = "dpo"
+    default_temperature: ClassVar[float] = 0.7
+
+    num_repeats: int = Field(default=4, ge=2, le=1024)
+    """Rollouts for each prompt; pairs are made among them."""
+    min_reward_gap: float = Field(default=0.1, gt=0)
+    """Smallest difference in reward between chosen and rejected."""
+    max_pairs_per_prompt: int = Field(default=1, ge=1)
+    """Pairs taken from one prompt; no rollout is used twice."""
+    pairing: Literal["length_matched", "best_worst"] = "length_matched"
+    """Which pair of a group is taken: the one closest in length, or the one with the largest gap."""
+    max_length_difference: int | None = Field(default=None, ge=0)
+    """Leave out pairs whose completions differ by more tokens (characters where the server counts no tokens)."""
+
+
+SETTINGS: dict[Objective, type[CollectSettings]] = {"rl": CollectRL, "sft": CollectSFT, "dpo": CollectDPO}
+"""Parameter model of each objective."""

@@ -1,0 +1,132 @@
+"""Delivers an answer, whole or spoiled as the script says.
+
+Faults of content change the body and send it as sound HTTP. Faults of transport touch the connection itself, the way
+load balancers and dying servers do.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from rollouts.simulator.script import Fault, OtherModelFault, SlowDripFault, StatusFault
+from rollouts.simulator.tokens import IM_END
+from rollouts.simulator.wire import error_body
+
+Pause: TypeAlias = Callable[[float], Awaitable[None]]
+"""Waits for the given seconds, or raises when the server stops."""
+
+_PAGE = "<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It works!</h1></body></html>"
+_DRIPS = 40
+_EMPTY_LOG_PROB = -6.0
+"""Made up: the end token as the first one has no place in the model's distribution."""
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER switched on with 0 seconds: closing sends RST instead of FIN."""
+
+
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Return a JSON answer."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)
+
+
+def status_response(fault: StatusFault) -> web.Response:
+    """Return the error answer a fault describes."""
+    headers = {} if fault.retry_after is None else {"Retry-After": _header(fault.retry_after)}
+    if fault.body is not None:
+        return web.Response(text=fault.body, status=fault.status, headers=headers)
+    message = f"The script of the simulator answers this request with status {fault.status}."
+    return json_response(error_body(fault.status, message, type_="SimulatedError"), fault.status, headers)
+
+
+def _header(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+async def deliver(
+    request: web.Request, answer: dict[str, Any], fault: Fault | None, pause: Pause
+) -> web.StreamResponse:
+    """Send `answer` as `fault` wants it.
+
+    Args:
+        request: The request that is answered.
+        answer: Body of a sound answer; may be changed in place.
+        fault: What goes wrong; `None`, hanging and status faults change nothing here.
+        pause: How to wait.
+    """
+    if isinstance(fault, OtherModelFault):
+        answer["model"] = fault.model
+    if isinstance(fault, SlowDripFault):
+        return await _drip(request, msgspec.json.encode(answer), fault.seconds, pause)
+    match None if fault is None else fault.kind:
+        case "html_200":
+            return web.Response(text=_PAGE, content_type="text/html")
+        case "empty_200":
+            return web.Response()
+        case "truncated_json":
+            body = msgspec.json.encode(answer)
+            return web.Response(body=body[: len(body) // 2], content_type="application/json")
+        case "reset" | "close" as kind:
+            return _hang_up(request, reset=kind == "reset")
+        case "error_in_200":
+            message = "The script of the simulator puts this error into an answer with status 200."
+            return json_response(error_body(500, message, type_="InternalServerError"))
+        case "no_logprobs" | "no_token_ids" | "wrong_lengths" | "empty_content" as kind:
+            for choice in answer["choices"]:
+                _spoil(choice, kind)
+            if kind == "no_token_ids":
+                answer["prompt_token_ids"] = None
+            return json_response(answer)
+        case _:
+            return json_response(answer)
+
+
+def _spoil(choice: dict[str, Any], kind: str) -> None:
+    if kind == "no_logprobs":
+        choice["logprobs"] = None
+    elif kind == "no_token_ids":
+        choice["token_ids"] = None
+    elif kind == "wrong_lengths":
+        if choice["logprobs"] is not None:
+            choice["logprobs"]["content"] = choice["logprobs"]["content"][:-1]
+    else:
+        choice["message"]["content"] = ""
+        choice["finish_reason"] = "stop"
+        if choice["token_ids"] is not None:
+            choice["token_ids"] = [IM_END]
+        if choice["logprobs"] is not None:
+            entry = {"token": "<|im_end|>", "bytes": list(b"<|im_end|>")}
+            choice["logprobs"]["content"] = [{**entry, "logprob": _EMPTY_LOG_PROB, "top_logprobs": []}]
+
+
+async def _drip(request: web.Request, body: bytes, seconds: float, pause: Pause) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_type = "application/json"
+    response.content_length = len(body)
+    size = -(-len(body) // _DRIPS)
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    try:
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            if piece is not pieces[-1]:
+                await pause(seconds / (len(pieces) - 1))
+    except ConnectionError:
+        # The client lost patience, which is what dripping is for.
+        return response
+    return response
+
+
+def _hang_up(request: web.Request, *, reset: bool) -> web.Response:
+    """Break the connection off. The response that is returned is never sent: there is nothing left to send it on."""
+    transport = request.transport
+    if transport is not None and reset:
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    if transport is not None:
+        transport.close()
+    return web.Response()

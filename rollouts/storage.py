@@ -1,0 +1,181 @@
+"""One way to read and write local paths and object stores, with commits that are whole or absent.
+
+A `Store` is a root (a directory or a URL that fsspec understands) and keys below it. A key is a relative path made by
+this project from ids and fixed names; nothing a file or a server said is ever part of a key. Writing a key is atomic:
+on a file system by a temporary name in the same directory and a rename, on an object store by one put.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from rollouts.errors import ConfigError, StoreError
+
+
+class Store:
+    """Files below one root.
+
+    Args:
+        url: A directory (relative ones are resolved at once) or a URL such as `s3://bucket/prefix`.
+        options: Options for fsspec, credentials among them; never part of a message or a record.
+
+    Raises:
+        ConfigError: The scheme is unknown or its package is missing.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any] | None = None) -> None:
+        if urlsplit(url).password:
+            raise ConfigError("the output URL holds a password: use a saved artifact-store block or the environment")
+        try:
+            self._fs, root = fsspec.url_to_fs(url, **(options or {}))
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"cannot open {url!r}: {error}") from error
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self.root = str(Path(root).resolve()) if self.is_local else root.rstrip("/")
+        self.url = self.root if self.is_local else str(self._fs.unstrip_protocol(self.root))
+        """Root as a user would write it."""
+
+    def path(self, key: str) -> str:
+        """Path of `key` in the underlying file system."""
+        if key.startswith("/") or ".." in key.split("/"):
+            raise StoreError(f"{key!r} is not a key: it would leave the store")
+        return f"{self.root}/{key}" if key else self.root
+
+    def locate(self, key: str) -> str:
+        """Path or URL of `key` as a user would open it."""
+        return f"{self.url}/{key}"
+
+    def exists(self, key: str) -> bool:
+        """Whether `key` has been written."""
+        with _translated("look for", self.locate(key)):
+            return bool(self._fs.isfile(self.path(key)))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Keys directly below the folder `prefix`, sorted; [] when there is no such folder."""
+        with _translated("list", self.locate(prefix)):
+            self._fs.invalidate_cache(self.path(prefix))
+            try:
+                found = self._fs.ls(self.path(prefix), detail=True)
+            except FileNotFoundError:
+                return []
+        names = [entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file"]
+        return sorted(f"{prefix}/{name}" for name in names if name and not name.startswith(".tmp-"))
+
+    def read(self, key: str) -> bytes:
+        """Bytes of `key`.
+
+        Raises:
+            StoreError: It does not exist or cannot be read.
+        """
+        with _translated("read", self.locate(key)):
+            return bytes(self._fs.cat_file(self.path(key)))
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[IO[bytes]]:
+        """Open `key` for reading; seekable."""
+        with _translated("read", self.locate(key)), self._fs.open(self.path(key), "rb") as file:
+            yield file
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write `key` whole or not at all."""
+        with self.create(key) as file:
+            file.write(data)
+
+    @contextmanager
+    def create(self, key: str) -> Iterator[IO[bytes]]:
+        """Open `key` for writing; it appears, whole and on disk, when the block ends without an error."""
+        path = self.path(key)
+        with _translated("write", self.locate(key)):
+            if self.is_local:
+                with _replaced(Path(path)) as file:
+                    yield file
+                return
+            file = self._fs.open(path, "wb")
+            try:
+                yield file
+            except BaseException:
+                _discard(file)
+                raise
+            file.close()
+
+    def upload(self, local: Path, key: str) -> None:
+        """Copy a finished local file to `key`, whole or not at all."""
+        with local.open("rb") as source, self.create(key) as target:
+            while chunk := source.read(1 << 20):
+                target.write(chunk)
+
+    def delete(self, key: str) -> None:
+        """Remove `key`; nothing happens when it is not there."""
+        with _translated("delete", self.locate(key)):
+            try:
+                self._fs.rm_file(self.path(key))
+            except FileNotFoundError:
+                return
+
+    def sha256(self, key: str) -> str:
+        """Hexadecimal SHA-256 of the bytes of `key`."""
+        digest = hashlib.sha256()
+        with self.open(key) as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def size_bytes(self, key: str) -> int:
+        """Size of `key`."""
+        with _translated("look at", self.locate(key)):
+            return int(self._fs.size(self.path(key)))
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """Write beside `path`, force to disk, rename over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _discard(file: Any) -> None:
+    """Drop a half-written object instead of committing it."""
+    discard: Callable[[], None] | None = getattr(file, "discard", None)
+    if discard is not None:
+        discard()
+    file.closed = True
+
+
+@contextmanager
+def _translated(verb: str, place: str) -> Iterator[None]:
+    """Turn foreign errors of file systems into `StoreError`; typed errors pass."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        missing = StoreError(f"cannot {verb} {place}: it does not exist")
+        missing.retryable = False
+        raise missing from error
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        refused = StoreError(f"cannot {verb} {place}: {error.strerror or type(error).__name__}")
+        refused.retryable = False
+        raise refused from error
+    except OSError as error:
+        raise StoreError(f"cannot {verb} {place}: {error.strerror or type(error).__name__}") from error

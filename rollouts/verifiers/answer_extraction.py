@@ -1,0 +1,105 @@
+r"""The final answer of a completion: where a verifier may look, and what it may take for an answer.
+
+Only the part after the last thinking block counts; a block that was never closed has no answer part, so nothing in it
+is ever rewarded. In the answer part, in this order:
+
+1. The last `\boxed{...}`. Boxes that stand in one list ("\boxed{1} and \boxed{2}") are one answer, "1, 2", so a list
+   of guesses is never as good as one of them. A last box that is empty, or cut off in the middle, is no answer.
+2. The last line, when all of it states the answer: "Answer: X", "The final answer is X", "#### X".
+
+Numbers and formulas elsewhere in the text are not answers: "I don't know. 42" and "the answer is not 5" would both be
+rewarded if the last number of a text were taken.
+"""
+
+from __future__ import annotations
+
+import re
+
+TAIL_CHARS = 8192
+"""Characters at the end of the answer part that are searched: bounds the work on endless completions."""
+
+_THINK_TAG = re.compile(r"</?think>")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+_BOX_LIST_SEPARATOR = re.compile(
+    r"(?:[\s,;$&]|\\[,;:! ]|\\q?quad|\\[()\[\]]|\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\})*"
+)
+_STATEMENT = re.compile(
+    r"""[\s>*_-]* (?: (?:so|thus|hence|therefore) \b ,? \s* )? (?: (?:the|my) \s+ )? (?: (?:final|correct) \s+ )?
+        answer \** \s* (?: : | = | is \b ) [\s:*]* (?P<answer> \S .* )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_HASHES = re.compile(r"\s*####(?!#)\s*(?P<answer>\S.*)")
+_MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+
+def answer_part(text: str) -> str | None:
+    """Return what follows the last thinking block, the whole text when there is none, `None` when one is left open.
+
+    A `</think>` without its opening tag closes a block that the chat template opened. A text that was cut off inside
+    such a block holds no tag at all and cannot be told from an answer; its stop reason tells.
+    """
+    tags = list(_THINK_TAG.finditer(text))
+    if not tags:
+        return text
+    return text[tags[-1].end() :] if tags[-1].group() == "</think>" else None
+
+
+def final_answer(text: str) -> str | None:
+    """Return the answer that `text` boxes or states, without math delimiters and closing full stop, or `None`."""
+    part = answer_part(text)
+    if part is None:
+        return None
+    tail = part[-TAIL_CHARS:]
+    boxes = list(_BOX.finditer(tail))
+    answer = _last_boxes(tail, boxes) if boxes else _statement(tail)
+    return (bare(answer) or None) if answer is not None else None
+
+
+def bare(answer: str) -> str:
+    """Strip what surrounds an answer but is no part of it: white space, emphasis, math delimiters, the full stop."""
+    answer = answer.strip().strip("*`").strip()
+    answer = answer.removesuffix(".").rstrip()
+    for opening, closing in _MATH_DELIMITERS:
+        inner = answer[len(opening) : -len(closing)]
+        if answer.startswith(opening) and answer.endswith(closing) and inner and "$" not in inner.replace(r"\$", ""):
+            return inner.strip().removesuffix(".").rstrip()
+    return answer
+
+
+def _last_boxes(text: str, boxes: list[re.Match[str]]) -> str | None:
+    """Return the content of the last box, joined with those that stand in one list with it."""
+    contents: list[str] = []
+    next_start: int | None = None
+    for box in reversed(boxes):
+        end = _closing_brace(text, box.end())
+        if end is None or (next_start is not None and not _is_list_separator(text, end + 1, next_start)):
+            break
+        contents.append(text[box.end() : end].strip())
+        next_start = box.start()
+    return ", ".join(reversed(contents)) if contents and all(contents) else None
+
+
+def _is_list_separator(text: str, start: int, stop: int) -> bool:
+    return start <= stop and _BOX_LIST_SEPARATOR.fullmatch(text, start, stop) is not None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
+    """Return the index of the brace that closes a group whose content begins at `start`; `None` when it stays open."""
+    depth = 1
+    for token in _BRACE.finditer(text, start):
+        if token.group() == "{":
+            depth += 1
+        elif token.group() == "}":
+            depth -= 1
+            if depth == 0:
+                return token.start()
+    return None
+
+
+def _statement(text: str) -> str | None:
+    lines = text.rstrip().splitlines()
+    if not lines:
+        return None
+    match = _STATEMENT.fullmatch(lines[-1]) or _HASHES.fullmatch(lines[-1])
+    return match["answer"] if match else None

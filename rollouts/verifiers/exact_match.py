@@ -1,0 +1,72 @@
+r"""Exact match: the final answer reads the same as the reference answer.
+
+Both sides are compared without regard to Unicode form, letter case, white space, one closing full stop, math
+delimiters and a `\text{}` around the whole. What is compared is the boxed or stated answer; a completion with neither
+is compared as a whole, so "Paris" matches and "It is Paris" does not. A list as ground truth holds aliases: any one
+matches. An answer is never searched for inside a text, because listing candidates would then always be right.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Any
+
+from rollouts.canonical_text import canonical_text
+from rollouts.errors import InvalidGroundTruth
+from rollouts.verifiers import Score
+from rollouts.verifiers.answer_extraction import answer_part, bare, final_answer
+
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
+
+
+class ExactMatch:
+    """1.0 when the final answer equals the reference answer or one of its aliases, else 0.0."""
+
+    kind = "exact_match"
+    version = "1"
+    reward_range = (0.0, 1.0)
+
+    def check(self, ground_truth: Any) -> None:
+        """Accept a non-empty string, a number, or a non-empty list of these.
+
+        Raises:
+            InvalidGroundTruth: It is anything else, or an empty text.
+        """
+        _aliases(ground_truth)
+
+    def score(self, text: str, ground_truth: Any) -> Score:
+        """Compare the final answer of `text`; the answer reported is as the policy wrote it."""
+        aliases = _aliases(ground_truth)
+        answer = final_answer(text) or (answer_part(text) or "").strip()
+        if not answer:
+            return Score(reward=0.0)
+        return Score(reward=float(_folded(answer) in aliases), answer=answer)
+
+
+def _aliases(ground_truth: Any) -> set[str]:
+    values: list[Any] = ground_truth if isinstance(ground_truth, list) else [ground_truth]
+    if not values:
+        raise InvalidGroundTruth("exact_match needs a reference answer; got an empty list")
+    return {_reference(value) for value in values}
+
+
+def _reference(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise InvalidGroundTruth(
+            f"exact_match needs a string or a number, or a list of them; got {type(value).__name__}"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidGroundTruth(f"exact_match needs a finite number; got {value}")
+    folded = _folded(str(value))
+    if not folded:
+        raise InvalidGroundTruth("exact_match needs a reference answer; got an empty text")
+    return folded
+
+
+def _folded(answer: str) -> str:
+    answer = bare(answer)
+    wrapped = _TEXT_COMMAND.fullmatch(answer)
+    folded = canonical_text(wrapped[1] if wrapped else answer).casefold()
+    return unicodedata.normalize("NFC", folded).removesuffix(".").strip()

@@ -1,0 +1,132 @@
+r"""Numeric: the final answer is the same quantity as the reference answer.
+
+A quantity is a finite number with an optional unit: digits with an optional decimal point, thousands separated by
+commas or spaces in groups of three, an exponent ("1.5e3"), or a simple fraction ("1/3", `\frac{1}{3}`). "1,5",
+"1_000", "x = 5", "2 \times 3", "½" and "10²" are not numbers: what could be read in two ways is not read at all.
+
+Nothing is dropped silently. A percent sign is a unit, so "50%" is neither 0.5 nor 50. A unit must stand, letter for
+letter, on both sides or on none: "5 km" is not "5", nor "5 m". A currency sign in front may be missing on one side,
+but "$5" is not "€5".
+
+Whole numbers must be equal exactly; others may differ by one part in a million of the reference answer. The answer is
+the boxed or stated one, or a completion that is a bare quantity; numbers inside other text are never picked out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+from rollouts.canonical_text import canonical_text, has_raised_or_fraction
+from rollouts.errors import InvalidGroundTruth
+from rollouts.verifiers import Score
+from rollouts.verifiers.answer_extraction import answer_part, bare, final_answer
+
+RELATIVE_TOLERANCE = Fraction(1, 10**6)
+"""Largest difference that still counts as equal, as a share of the reference answer, for numbers that are not whole."""
+MAX_QUANTITY_CHARS = 400
+"""Longer texts are not read as one number: bounds the size of the integers that are made."""
+
+_DIGITS = r"(?: [0-9]{1,3} (?: ,[0-9]{3} )+ | [0-9]{1,3} (?: [ ][0-9]{3} )+ | [0-9]+ )"
+_NUMBER = rf"(?: {_DIGITS} (?: \.[0-9]* )? | \.[0-9]+ ) (?: [eE][+-]?[0-9]{{1,3}} )?"
+_QUANTITY = re.compile(
+    rf"""(?P<sign> [+-] )? [ ]? (?P<currency> [$€£¥₹] )? [ ]? (?P<numerator> {_NUMBER} )
+         (?: [ ]?/[ ]? (?P<denominator> {_NUMBER} ) )?
+         [ ]? (?P<unit> [%‰°]? [^\W\d_]* (?: [ /] [^\W\d_]+ ){{0,3}} )""",
+    re.VERBOSE,
+)
+_LATEX = (
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;:! ]|~"), " "),
+    (re.compile(r"\\([$%])"), r"\1"),
+    (re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
+    (re.compile(r"\^\s*\{?\\circ\}?"), "°"),
+    (re.compile("−"), "-"),
+)
+_PERCENT = frozenset({"percent", "per cent", "pct"})
+
+
+class Quantity(NamedTuple):
+    """A finite number and what it counts."""
+
+    value: Fraction
+    unit: str
+    """As it was written; "" for none, "%" for percent however it was written."""
+    currency: str
+    """Currency sign in front of the number; "" for none."""
+
+
+class Numeric:
+    """1.0 when the final answer is the same quantity as the reference answer, else 0.0."""
+
+    kind = "numeric"
+    version = "1"
+    reward_range = (0.0, 1.0)
+
+    def check(self, ground_truth: Any) -> None:
+        """Accept a finite number, or a string that is one quantity.
+
+        Raises:
+            InvalidGroundTruth: It is anything else: a boolean, a list, NaN, a text with other words.
+        """
+        _reference(ground_truth)
+
+    def score(self, text: str, ground_truth: Any) -> Score:
+        """Compare the final answer of `text`; the answer is `None` when there is no quantity to compare."""
+        reference = _reference(ground_truth)
+        answer = final_answer(text) or (answer_part(text) or "").strip()
+        quantity = parse_quantity(answer)
+        if quantity is None:
+            return Score(reward=0.0)
+        return Score(reward=float(same_quantity(reference, quantity)), answer=answer)
+
+
+def parse_quantity(text: str) -> Quantity | None:
+    """Read `text` as one quantity, all of it; `None` when it is not one, or not finite."""
+    if len(text) > MAX_QUANTITY_CHARS or has_raised_or_fraction(text):
+        return None
+    text = bare(text)
+    for pattern, replacement in _LATEX:
+        text = pattern.sub(replacement, text)
+    match = _QUANTITY.fullmatch(canonical_text(text))
+    if match is None:
+        return None
+    denominator = _number(match["denominator"] or "1")
+    if denominator == 0:
+        return None
+    magnitude = _number(match["numerator"]) / denominator
+    unit = "%" if match["unit"] in _PERCENT else match["unit"]
+    return Quantity(-magnitude if match["sign"] == "-" else magnitude, unit, match["currency"] or "")
+
+
+def same_quantity(reference: Quantity, answer: Quantity) -> bool:
+    """Whether `answer` is the quantity of the reference answer, within the tolerance. Not symmetric."""
+    if reference.unit != answer.unit:
+        return False
+    if reference.currency and answer.currency and reference.currency != answer.currency:
+        return False
+    if reference.value.denominator == answer.value.denominator == 1:
+        return reference.value == answer.value
+    return abs(reference.value - answer.value) <= RELATIVE_TOLERANCE * abs(reference.value)
+
+
+def _number(digits: str) -> Fraction:
+    return Fraction(digits.replace(",", "").replace(" ", ""))
+
+
+def _reference(ground_truth: Any) -> Quantity:
+    if isinstance(ground_truth, bool) or not isinstance(ground_truth, str | int | float):
+        raise InvalidGroundTruth(f"numeric needs a number; got {type(ground_truth).__name__}")
+    if isinstance(ground_truth, int):
+        return Quantity(Fraction(ground_truth), "", "")
+    if isinstance(ground_truth, float):
+        if not math.isfinite(ground_truth):
+            raise InvalidGroundTruth(f"numeric needs a finite number; got {ground_truth}")
+        return Quantity(Fraction(repr(ground_truth)), "", "")
+    quantity = parse_quantity(ground_truth)
+    if quantity is None:
+        raise InvalidGroundTruth(f"numeric cannot read the reference answer {ground_truth[:80]!r} as one finite number")
+    return quantity

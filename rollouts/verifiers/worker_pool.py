@@ -1,0 +1,171 @@
+"""A pool of worker processes in which only the guilty judgement fails.
+
+Judgements travel many to a message, because a message costs about as much as one easy judgement. When a worker dies,
+by its own alarm or by itself, the judgements it held are made again one at a time: the one that kills its worker
+again is the guilty one, and the others get their rewards.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
+
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from rollouts.errors import VerifierError
+from rollouts.verifiers.isolation import LeanContext, judge_in_worker, prepare_worker
+from rollouts.verifiers.judgement import Finding, Job
+
+CHUNK = 16
+"""Judgements in one message."""
+MESSAGES_PER_WORKER = 1000
+"""Messages after which a worker is replaced, so that what a library hoards is given back."""
+GRACE_S = 5.0
+"""Seconds beyond the sum of a message's limits after which the pool kills a worker whose own alarm did not."""
+LAUNCHES = 3
+"""Times a judgement is handed out when the pool as a whole breaks, which says nothing about that judgement."""
+_LOOK_S = 1.0
+
+
+class WorkerPool:
+    """Runs judgements in processes. May be shared by threads; processes start with the first judgement."""
+
+    def __init__(self, num_workers: int | None, limit_s: float, memory_limit_bytes: int) -> None:
+        """Set up the pool without starting anything.
+
+        Args:
+            num_workers: Worker processes; `None` for one for each CPU this process may use, at most 8.
+            limit_s: Seconds one judgement may take.
+            memory_limit_bytes: Address space of a worker.
+        """
+        self._num_workers = num_workers or min(8, _num_cpus())
+        self._limit_s = limit_s
+        self._memory_limit_bytes = memory_limit_bytes
+        self._lock = threading.Lock()
+        self._processes: ProcessPool | None = None
+
+    def judge(self, jobs: Sequence[Job]) -> list[Finding]:
+        """Judge jobs in workers; one finding for each, in the same order."""
+        chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+        findings: list[Finding] = []
+        for chunk, errand in [(chunk, self._hand_out(chunk)) for chunk in chunks]:
+            try:
+                findings += self._collect(errand)
+            except _WorkerLost:
+                findings += self._judge_one_by_one(chunk)
+        return findings
+
+    def warm_up(self) -> None:
+        """Start the workers and wait until one is ready.
+
+        Raises:
+            VerifierError: No worker can be started.
+        """
+        try:
+            self._collect(self._hand_out([]))
+        except _WorkerLost as lost:
+            raise VerifierError(f"no worker process for verifiers can be started: {lost}") from lost
+
+    def close(self) -> None:
+        """End all workers. Judgements in progress, and later ones, start new ones."""
+        with self._lock:
+            processes, self._processes = self._processes, None
+        if processes is not None:
+            _end(processes)
+
+    def _judge_one_by_one(self, jobs: Sequence[Job]) -> list[Finding]:
+        errands = [(job, self._hand_out([job])) for job in jobs]
+        return [self._judge_alone(job, errand) for job, errand in errands]
+
+    def _judge_alone(self, job: Job, errand: _Errand) -> Finding:
+        for _ in range(LAUNCHES):
+            try:
+                return self._collect(errand)[0]
+            except _PoolBroke:
+                errand = self._hand_out([job])
+            except _WorkerLost as lost:
+                return Finding(fault="verifier", message=str(lost), duration_s=self._limit_s if lost.hung else 0.0)
+        return Finding(fault="verifier", message=f"the pool of verifier processes broke {LAUNCHES} times")
+
+    def _hand_out(self, jobs: Sequence[Job]) -> _Errand:
+        processes = self._running()
+        timeout_s = len(jobs) * self._limit_s + GRACE_S
+        try:
+            return processes, processes.schedule(judge_in_worker, args=(list(jobs), self._limit_s), timeout=timeout_s)
+        except RuntimeError:  # it broke, or was closed, after it was looked at
+            return processes, None
+
+    def _collect(self, errand: _Errand) -> list[Finding]:
+        """Wait for a message's findings.
+
+        Raises:
+            _PoolBroke: The pool as a whole gave up.
+            _WorkerLost: The worker that held the message died.
+        """
+        processes, future = errand
+        while future is not None and not wait([future], timeout=_LOOK_S).done:
+            if not processes.active:
+                future = None
+        if future is None:
+            raise _PoolBroke("the pool of verifier processes broke")
+        try:
+            return future.result()
+        except BrokenProcessPool as error:
+            raise _PoolBroke("the pool of verifier processes broke") from error
+        except TimeoutError as error:
+            raise _WorkerLost(self._over_limit, hung=True) from error
+        except ProcessExpired as error:
+            hung = error.exitcode == -signal.SIGALRM
+            raise _WorkerLost(self._over_limit if hung else _death(error.exitcode), hung=hung) from error
+
+    @property
+    def _over_limit(self) -> str:
+        return f"the verifier did not finish within {self._limit_s:g} s"
+
+    def _running(self) -> ProcessPool:
+        """Return the process pool, a new one when there is none or the last one broke."""
+        with self._lock:
+            if self._processes is not None and not self._processes.active:
+                _end(self._processes)
+                self._processes = None
+            if self._processes is None:
+                self._processes = ProcessPool(
+                    max_workers=self._num_workers,
+                    max_tasks=MESSAGES_PER_WORKER,
+                    initializer=prepare_worker,
+                    initargs=(self._memory_limit_bytes,),
+                    context=LeanContext(),
+                )
+            return self._processes
+
+
+_Errand = tuple[ProcessPool, ProcessFuture[list[Finding]] | None]
+"""A message that was handed out, and the pool it went to; no future when the pool refused it."""
+
+
+class _WorkerLost(Exception):
+    def __init__(self, message: str, *, hung: bool = False) -> None:
+        super().__init__(message)
+        self.hung = hung
+
+
+class _PoolBroke(_WorkerLost):
+    pass
+
+
+def _death(exit_code: int) -> str:
+    cause = f"signal {signal.Signals(-exit_code).name}" if exit_code < 0 else f"exit code {exit_code}"
+    return f"the verifier's process ended by {cause}"
+
+
+def _end(processes: ProcessPool) -> None:
+    processes.stop()
+    processes.join()
+
+
+def _num_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,25 @@
+"""Batch: the prompts are cut into batches of whole groups."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from blocks.artifact_store import store_of
+from rollouts.batches import plan_batches
+from rollouts.references import Batch
+from rollouts.run import Run
+from tasks.caching import is_retryable
+from tasks.progress import tally_of
+
+
+@task(name="batch", retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+def batch(run: Run) -> list[Batch]:
+    """Cut the run into batches, and find what has been sampled before."""
+    batches = plan_batches(store_of(run.settings.output), run.prompt_set, run.settings, run.sampling_id)
+    committed = [one for one in batches if one.committed]
+    tally_of(run.run_id).count_shard(sum(one.num_rollouts for one in committed), 0)
+    get_run_logger().info(
+        "%d rollouts in %d batches, %d of them sampled before", run.num_rollouts, len(batches), len(committed)
+    )
+    return batches

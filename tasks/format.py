@@ -1,0 +1,34 @@
+"""Format: what was kept is written in every trainer's own schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+
+from blocks.artifact_store import store_of
+from rollouts.curation import Dataset, write_dataset
+from rollouts.references import Selection, VerdictShard
+from rollouts.run import Run
+from tasks.caching import cache_key, is_retryable
+
+
+def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    run: Run = parameters["run"]
+    selection: Selection = parameters["selection"]
+    # The files are one with the manifest: when that is gone, all are written again.
+    manifest = f"{run.prefix}/manifest.json"
+    return cache_key(store_of(run.settings.output), "format", [manifest], run.run_id, run.prefix, selection.sha256)
+
+
+@task(name="format", cache_key_fn=_key, retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+def format_dataset(run: Run, shards: list[VerdictShard], selection: Selection) -> Dataset:
+    """Write the dataset's files and the table of what was dropped.
+
+    Raises:
+        NothingToPublish: No trainer's schema can hold any example.
+    """
+    store = store_of(run.settings.output)
+    store.delete(f"{run.prefix}/manifest.json")  # from here until publish has ended there is no dataset
+    return write_dataset(store, run.settings, run.prompt_set, shards, selection, run.prefix)

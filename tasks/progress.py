@@ -1,0 +1,112 @@
+"""Progress: counts of the runs of this process, shown in the Prefect UI and in the terminal while they run."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from rollouts.progress import Snapshot, Tally
+from rollouts.run import Run
+
+ARTIFACT_EVERY_S = 5.0
+"""Seconds between updates of the artifact: often enough to watch, seldom enough for the server."""
+TERMINAL_EVERY_S = 0.2
+LINE_EVERY_S = 10.0
+"""Seconds between lines where standard error is no terminal."""
+
+show_in_terminal: contextvars.ContextVar[bool] = contextvars.ContextVar("show_in_terminal", default=False)
+"""Set by the commands: progress on standard error, besides the artifact."""
+
+_tallies: dict[str, Tally] = {}
+
+
+def tally_of(run_id: str) -> Tally:
+    """Counts of a run in this process. A worker that only runs tasks counts for nobody."""
+    return _tallies.setdefault(run_id, Tally(0))
+
+
+@contextmanager
+def watched(run: Run) -> Iterator[None]:
+    """Show the progress of a run, in the UI and where asked in the terminal, until the block ends."""
+    tally = _tallies[run.run_id] = Tally(run.num_rollouts)
+    with ExitStack() as stack:
+        stack.callback(_tallies.pop, run.run_id)
+        stack.enter_context(_refreshed(tally, _artifact(), ARTIFACT_EVERY_S))
+        if show_in_terminal.get():
+            console = Console(stderr=True)
+            if console.is_terminal:
+                bar = stack.enter_context(_bar(console))
+                stack.enter_context(_refreshed(tally, _moving(bar), TERMINAL_EVERY_S))
+            else:
+                stack.enter_context(_refreshed(tally, lambda seen: console.print(describe(seen)), LINE_EVERY_S))
+        yield
+
+
+def describe(seen: Snapshot) -> str:
+    """One line about a run: done, rate, reward so far, failures, time left."""
+    parts = [f"{seen.done}/{seen.total} rollouts", f"{seen.per_second:.1f}/s"]
+    if seen.reward_mean is not None:
+        parts.append(f"mean reward {seen.reward_mean:.3f}")
+    if seen.failed:
+        parts.append(f"{seen.failed} failed")
+    if seen.seconds_left is not None and seen.done < seen.total:
+        parts.append(f"{time.strftime('%H:%M:%S', time.gmtime(seen.seconds_left))} left")
+    return ", ".join(parts)
+
+
+@contextmanager
+def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -> Iterator[None]:
+    """Show the counts now and then from a thread of its own, and once more at the end."""
+    stop = threading.Event()
+
+    def refresh() -> None:
+        while not stop.wait(every_s):
+            show(tally.snapshot())
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(refresh,), name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        show(tally.snapshot())
+
+
+def _artifact() -> Callable[[Snapshot], None]:
+    artifact_id = create_progress_artifact(progress=0.0, key="progress", description="starting")
+
+    def show(seen: Snapshot) -> None:
+        percent = 100.0 * seen.done / seen.total if seen.total else 0.0
+        update_progress_artifact(artifact_id, progress=min(percent, 100.0), description=describe(seen))
+
+    return show
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("rollouts"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=False,
+    )
+
+
+def _moving(bar: Progress) -> Callable[[Snapshot], None]:
+    line = bar.add_task("", total=None)
+
+    def show(seen: Snapshot) -> None:
+        description = ", ".join(describe(seen).split(", ")[1:])
+        bar.update(line, total=seen.total, completed=seen.done, description=description)
+
+    return show

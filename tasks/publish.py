@@ -1,0 +1,45 @@
+"""Publish: metrics, report, dataset card, and last of all the manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.context import TaskRunContext
+
+from blocks.artifact_store import store_of
+from rollouts.curation import Dataset
+from rollouts.publication import publish_run, summary
+from rollouts.references import Published, Selection, VerdictShard
+from rollouts.run import Run
+from tasks.caching import cache_key, is_retryable
+
+
+def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    run: Run = parameters["run"]
+    dataset: Dataset = parameters["dataset"]
+    manifest = f"{run.prefix}/manifest.json"
+    files = [file.sha256 for file in dataset.files]
+    selection: Selection = parameters["selection"]
+    return cache_key(
+        store_of(run.settings.output), "publish", [manifest], run.run_id, run.prefix, files, selection.sha256
+    )
+
+
+@task(name="publish", cache_key_fn=_key, retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+def publish(run: Run, shards: list[VerdictShard], selection: Selection, dataset: Dataset) -> Published:
+    """Write everything that goes with the dataset, then the manifest."""
+    return publish_run(store_of(run.settings.output), run, shards, selection, dataset)
+
+
+@task(name="announce")
+def announce(run: Run, published: Published) -> None:
+    """Show the result in the Prefect UI: a summary, and links to the report and the manifest."""
+    store = store_of(run.settings.output)
+    create_markdown_artifact(
+        summary(store, run, published), key="summary", description=f"{run.settings.dataset_name} {run.run_id}"
+    )
+    for name, place in (("report", published.report), ("manifest", published.manifest)):
+        link = place if "://" in place else f"file://{place}"
+        create_link_artifact(link, link_text=place, key=name, description=f"{name} of run {run.run_id}")

@@ -1,0 +1,44 @@
+"""Verify: one shard of rollouts gets its verdicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+
+from blocks.artifact_store import store_of
+from rollouts.lease import Leases
+from rollouts.references import RolloutShard, VerdictShard
+from rollouts.run import Run
+from rollouts.scoring import score_shard, verdict_shard_key
+from rollouts.verification import VerifierPool
+from tasks.caching import cache_key, is_retryable
+from tasks.progress import tally_of
+
+_pools: Leases[VerifierPool] = Leases(linger_s=5.0)
+"""The verifier processes of this process."""
+
+
+def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    run: Run = parameters["run"]
+    shard: RolloutShard = parameters["shard"]
+    store = store_of(run.settings.output)
+    verdicts = verdict_shard_key(run, shard)
+    return cache_key(store, "verify", [verdicts], verdicts, shard.batch.start, shard.batch.stop)
+
+
+@task(
+    name="verify",
+    task_run_name="verify prompts {shard.batch.start} to {shard.batch.stop}",
+    cache_key_fn=_key,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+)
+def verify(run: Run, shard: RolloutShard) -> VerdictShard:
+    """Judge every rollout of a shard; what cannot be judged has no reward."""
+    with _pools.lease("pool", VerifierPool) as pool:
+        verdicts = score_shard(store_of(run.settings.output), pool, run, shard)
+    tally_of(run.run_id).count_rewards(verdicts.num_scored, verdicts.reward_sum)
+    return verdicts

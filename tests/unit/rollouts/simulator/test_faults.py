@@ -1,0 +1,134 @@
+import time
+
+import httpx
+import pytest
+
+from rollouts.simulator import Script, Simulator
+from rollouts.simulator.script import Fault, HangFault, OtherModelFault, SimpleFault, SlowDripFault, StatusFault
+
+BODY = {
+    "messages": [{"role": "user", "content": "What is 7 + 22?"}],
+    "logprobs": True,
+    "return_token_ids": True,
+    "seed": 1,
+}
+
+
+def answer_with(fault: Fault, timeout: float = 10) -> httpx.Response:
+    """Ask a server whose first request meets `fault`; its second one must be well again."""
+    with Simulator(script=Script(faults=(fault,))) as simulator:
+        try:
+            return httpx.post(f"{simulator.url}/chat/completions", json=BODY, timeout=timeout)
+        finally:
+            assert simulator.requests.faults == {fault.kind: 1}
+            well = httpx.post(f"{simulator.url}/chat/completions", json=BODY).json()
+            choice = well["choices"][0]
+            assert choice["message"]["content"]
+            assert len(choice["token_ids"]) == len(choice["logprobs"]["content"])
+
+
+def simple(kind: str) -> SimpleFault:
+    return SimpleFault.model_validate({"kind": kind, "requests": {0}})
+
+
+@pytest.mark.parametrize(("value", "sent"), [(None, None), (2.5, "2.5"), (7, "7"), ("soon", "soon")])
+def test_a_status_comes_with_the_retry_after_of_the_script(value: float | str | None, sent: str | None) -> None:
+    answer = answer_with(StatusFault(status=429, retry_after=value, requests={0}))
+    assert answer.status_code == 429
+    assert answer.headers.get("Retry-After") == sent
+    assert answer.json()["error"]["code"] == 429
+
+
+def test_a_status_can_have_any_body() -> None:
+    answer = answer_with(StatusFault(status=529, body="<busy>", requests={0}))
+    assert (answer.status_code, answer.text) == (529, "<busy>")
+
+
+def test_a_web_page_comes_with_status_200() -> None:
+    answer = answer_with(simple("html_200"))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert answer.text.startswith("<!DOCTYPE html>")
+
+
+def test_an_empty_answer_comes_with_status_200() -> None:
+    answer = answer_with(simple("empty_200"))
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+def test_truncated_json_is_complete_http() -> None:
+    answer = answer_with(simple("truncated_json"))
+    assert answer.status_code == 200
+    assert answer.text.startswith('{"id"')
+    with pytest.raises(ValueError, match="delimiter|Expecting|Unterminated"):
+        answer.json()
+
+
+def test_a_reset_connection_is_seen_as_reset() -> None:
+    with pytest.raises(httpx.ReadError, match="reset"):
+        answer_with(simple("reset"))
+
+
+def test_a_closed_connection_is_seen_as_closed_without_an_answer() -> None:
+    with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
+        answer_with(simple("close"))
+
+
+def test_a_broken_connection_counts_as_no_answer() -> None:
+    with Simulator(script=Script(faults=(simple("reset"),))) as simulator:
+        with pytest.raises(httpx.ReadError):
+            httpx.post(f"{simulator.url}/chat/completions", json=BODY)
+        time.sleep(0.05)
+    assert simulator.requests.answered == {"/v1/chat/completions": {0: 1}}
+
+
+def test_a_hanging_request_is_answered_in_the_end() -> None:
+    started = time.monotonic()
+    assert answer_with(HangFault(seconds=0.4, requests={0})).status_code == 200
+    assert time.monotonic() - started > 0.4
+
+
+def test_a_hanging_request_outlasts_an_impatient_client() -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        answer_with(HangFault(requests={0}), timeout=0.2)
+
+
+def test_a_slow_drip_defeats_a_read_timeout_and_arrives_whole() -> None:
+    started = time.monotonic()
+    answer = answer_with(SlowDripFault(seconds=1.0, requests={0}), timeout=0.3)
+    assert time.monotonic() - started > 1.0
+    assert answer.json()["choices"][0]["message"]["content"]
+
+
+def test_an_error_can_come_inside_a_200() -> None:
+    answer = answer_with(simple("error_in_200"))
+    assert answer.status_code == 200
+    assert answer.json()["error"]["code"] == 500
+
+
+def test_log_probabilities_and_token_ids_can_be_left_out() -> None:
+    choice = answer_with(simple("no_logprobs")).json()["choices"][0]
+    assert choice["logprobs"] is None
+    assert choice["token_ids"]
+    body = answer_with(simple("no_token_ids")).json()
+    assert body["prompt_token_ids"] is None
+    assert body["choices"][0]["token_ids"] is None
+    assert body["choices"][0]["logprobs"]["content"]
+
+
+def test_token_ids_and_log_probabilities_can_disagree() -> None:
+    choice = answer_with(simple("wrong_lengths")).json()["choices"][0]
+    assert len(choice["logprobs"]["content"]) == len(choice["token_ids"]) - 1
+
+
+def test_the_model_can_say_nothing_at_all() -> None:
+    body = answer_with(simple("empty_content")).json()
+    choice = body["choices"][0]
+    assert choice["message"]["content"] == ""
+    assert choice["finish_reason"] == "stop"
+    assert len(choice["token_ids"]) == len(choice["logprobs"]["content"]) == 1
+    assert body["usage"]["completion_tokens"] == 1
+
+
+def test_another_model_can_answer() -> None:
+    assert answer_with(OtherModelFault(model="smaller", requests={0})).json()["model"] == "smaller"

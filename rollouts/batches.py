@@ -105,7 +105,7 @@ class _Known:
         with self._store.open(key) as file:
             metadata = pq.read_schema(file).metadata or {}
         self._attempts[key] = int(metadata.get(ATTEMPT_METADATA, b"0"))
-        table = read_columns(self._store, key, ["rollout_id", "error.retryable"])
+        table = read_columns(self._store, key, ["rollout_id", "error"])
         for held, error in zip(table["rollout_id"].to_pylist(), table["error"].to_pylist(), strict=True):
             if error and error["retryable"]:
                 self._incomplete.add(key)

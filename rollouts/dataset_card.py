@@ -117,12 +117,10 @@ def _text(value: object) -> str:
 
 
 def _code(value: object) -> str:
-    """Quote a value as inline code that also fits a table cell."""
-    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    line = " ".join(shown.split()).replace("|", "\\|")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
-    padding = " " if line.startswith("`") or line.endswith("`") else ""
-    return f"{fence}{padding}{line}{padding}{fence}" if line else "(empty)"
+    """Quote a value as inline code; one that code marks or table cells cannot hold becomes escaped text."""
+    line = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    quotable = line and not re.search(r"[`|\\<>]|\s\s|[^\S ]", line)
+    return f"`{line}`" if quotable else _text(line)
 
 
 def _literal(value: str) -> str:

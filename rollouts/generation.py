@@ -78,7 +78,7 @@ def generate_batch(
 def _committed(store: Store, batch: Batch, sampling_id: str) -> RolloutShard:
     """A batch whose shard is there already, made by this run or by another that samples the same way."""
     key = rollouts_key(sampling_id, batch.batch_id)
-    errors = read_columns(store, key, ["error.type"])["error"]
+    errors = read_columns(store, key, ["error"])["error"]
     return RolloutShard(
         batch=batch,
         key=key,

@@ -165,7 +165,7 @@ def read_shard(store: Store, key: str, kind: type[T]) -> list[T]:
 
 
 def read_columns(store: Store, key: str, columns: list[str]) -> pa.Table:
-    """Read some columns of a shard; a nested one as `usage.completion_tokens`."""
+    """Read some columns of a shard, whole."""
     with store.open(key) as file:
         return pq.read_table(file, columns=columns)
 

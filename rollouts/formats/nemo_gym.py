@@ -178,7 +178,7 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     """Token counts. The schema wants integers for the details, which no chat completion has to tell: they are 0."""
     return {
         "input_tokens": prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0},
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": completion_tokens,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt_tokens + completion_tokens,

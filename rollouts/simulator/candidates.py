@@ -18,8 +18,9 @@ from random import Random
 from rollouts.simulator.kinds import Solution
 from rollouts.simulator.problems import solve
 
-MARGIN_AT_EASIEST = 6.2
-"""Margin of a problem of difficulty 0, before the prompt's own part. Measured: gives about 60 % at temperature 0.8."""
+MARGIN_AT_EASIEST = 6.5
+"""Margin of a problem of difficulty 0, before the prompt's own part. Measured: about 60 % of the bundled
+prompts are answered rightly at temperature 0.8."""
 MARGIN_PER_DIFFICULTY = 10.0
 MARGIN_SPREAD = 4.0
 """The prompt's own part is uniform within plus and minus this."""

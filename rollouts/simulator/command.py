@@ -29,8 +29,8 @@ def serve(
 ) -> None:
     """Serve a simulated policy through an OpenAI-compatible API, for trying things out without a GPU.
 
-    It solves the bundled prompts and problems like them, imperfectly and more so at high temperature. It is not a
-    language model: what it says about anything else is noise.
+    It solves the bundled prompts and problems like them, imperfectly and more so at high temperature. Nothing in it
+    was ever trained: what it says about anything else is noise.
 
     Args:
         port: TCP port to listen on; 0 takes a free one.

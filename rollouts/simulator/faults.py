@@ -80,6 +80,8 @@ async def deliver(
                 _spoil(choice, kind)
             if kind == "no_token_ids":
                 answer["prompt_token_ids"] = None
+            if kind == "empty_content":
+                _recount(answer["usage"], len(answer["choices"]))
             return json_response(answer)
         case _:
             return json_response(answer)
@@ -101,6 +103,11 @@ def _spoil(choice: dict[str, Any], kind: str) -> None:
         if choice["logprobs"] is not None:
             entry = {"token": "<|im_end|>", "bytes": list(b"<|im_end|>")}
             choice["logprobs"]["content"] = [{**entry, "logprob": _EMPTY_LOG_PROB, "top_logprobs": []}]
+
+
+def _recount(usage: dict[str, Any], completion_tokens: int) -> None:
+    usage["completion_tokens"] = completion_tokens
+    usage["total_tokens"] = usage["prompt_tokens"] + completion_tokens
 
 
 async def _drip(request: web.Request, body: bytes, seconds: float, pause: Pause) -> web.StreamResponse:

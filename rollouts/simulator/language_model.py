@@ -24,7 +24,7 @@ from random import Random
 from typing import Any, Literal, NamedTuple
 
 from rollouts.simulator.candidates import Candidate, candidates
-from rollouts.simulator.tokens import IM_END, decode, encode, render_chat, text_of
+from rollouts.simulator.tokens import IM_END, VOCABULARY_SIZE, decode, encode, text_of
 
 _NEGLIGIBLE = 1e-60
 """Completions with less than this share of the best one's weight are left out, before probabilities are formed."""
@@ -35,6 +35,9 @@ class TokenProbability(NamedTuple):
 
     token_id: int
     log_prob: float
+
+
+_CERTAIN = [(TokenProbability(token, 0.0),) for token in range(VOCABULARY_SIZE)]
 
 
 class Completion(NamedTuple):
@@ -90,7 +93,7 @@ def complete(
     while True:
         token_ids += branch.forced
         log_probs += [0.0] * len(branch.forced)
-        alternatives += _certain(branch.forced)
+        alternatives += [_CERTAIN[token] for token in branch.forced]
         if not branch.choices or len(token_ids) >= max_tokens:
             break
         at = min(bisect(branch.cumulative, rng.random() * branch.cumulative[-1]), len(branch.choices) - 1)
@@ -104,17 +107,7 @@ def complete(
     )
 
 
-def prompt_token_ids(messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Token ids the model is given for a conversation."""
-    return render_chat(messages)
-
-
-@lru_cache(maxsize=16_384)
-def _certain(forced: tuple[int, ...]) -> list[tuple[TokenProbability, ...]]:
-    return [(TokenProbability(token, 0.0),) for token in forced]
-
-
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _tree(prompt: str, temperature: float, top_p: float) -> _Branch:
     weighted = _weights(candidates(prompt), temperature)
     return _grow(sorted(((*encode(text), IM_END), weight) for text, weight in weighted), 0, top_p)

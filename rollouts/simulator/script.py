@@ -3,6 +3,12 @@
 A script is a JSON file, or this model built in Python. Chat completion requests are numbered from 0 in the order in
 which they arrive; whether request 17 fails, and how long it takes, follows from the script's seed and the number 17
 alone. Of several faults that choose the same request, the first in the list happens.
+
+    {"seed": 1, "latency": {"kind": "log_normal", "median_s": 0.2, "p99_s": 3},
+     "faults": [{"kind": "status", "status": 429, "retry_after": 2, "requests": [10, 11, 12]},
+                {"kind": "reset", "probability": 0.01}]}
+
+Requests with a wrong key are not numbered; those that are refused for any other reason are.
 """
 
 from __future__ import annotations

@@ -103,7 +103,9 @@ class Service:
         if self._api_key is None or not request.path.startswith("/v1"):
             return
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {self._api_key}".encode()):
+        # Header bytes that are no UTF-8 arrive as surrogates.
+        expected = f"Bearer {self._api_key}".encode(errors="surrogateescape")
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), expected):
             message = "Incorrect API key provided." if given else "You didn't provide an API key."
             raise WireError(HTTPStatus.UNAUTHORIZED, message, type_="invalid_request_error", code="invalid_api_key")
 

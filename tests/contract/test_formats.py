@@ -72,7 +72,8 @@ def make_attempt(prompt, text="4", *, message=None, completion=None, reward=1.0,
 
 def make_group(prompt=None, **changes):
     prompt = prompt or make_prompt()
-    attempts = [make_attempt(prompt, "4", **changes), make_attempt(prompt, "5", reward=0.0, repeat=1)]
+    wrong = make_call(len(prompt.messages), ids=(5, 6))
+    attempts = [make_attempt(prompt, "4", **changes), make_attempt(prompt, "5", reward=0.0, repeat=1, calls=[wrong])]
     return TrainingGroup(prompt, attempts, 0.5)
 
 
@@ -223,7 +224,7 @@ def test_nemo_gym_rows_are_a_request_and_a_responses_object():
             "status": "completed",
             "content": [{"type": "output_text", "text": "5", "annotations": []}],
             "prompt_token_ids": [1, 2],
-            "generation_token_ids": [3, 4],
+            "generation_token_ids": [5, 6],
             "generation_log_probs": [-0.5, -0.25],
         }
     ]

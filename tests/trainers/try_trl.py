@@ -80,6 +80,7 @@ def arguments(batch_size: int) -> dict[str, Any]:
         "max_steps": 1,
         "per_device_train_batch_size": batch_size,
         "report_to": [],
+        "disable_tqdm": True,
         "save_strategy": "no",
         "logging_steps": 1,
         "use_cpu": True,
@@ -98,17 +99,21 @@ def try_sft(dataset: Dataset) -> str:
     config = SFTConfig(**arguments(2), max_length=MAX_LENGTH)
     trainer = SFTTrainer(tiny_model(tokenizer), config, train_dataset=dataset, processing_class=tokenizer)
     assert len(trainer.train_dataset) == len(dataset), "SFTTrainer left rows out"
-    row, prepared = dataset[0], trainer.train_dataset[0]
-    trained = [i for i, kept in zip(prepared["input_ids"], prepared["completion_mask"], strict=True) if kept]
-    answer = row["completion"][0]["content"]
-    assert tokenizer.decode(trained).strip().startswith(answer.strip()), "the trained tokens are not the completion"
+    for row, prepared in zip(dataset, trainer.train_dataset, strict=True):
+        trained = tokenizer.decode([token for token in prepared["labels"] if token != -100])
+        assert trained.startswith(row["completion"][0]["content"]), (
+            f"the completion is not what is trained: {trained!r}"
+        )
+        assert "<|im_start|>" not in trained, f"more than the completion is trained: {trained!r}"
+        assert "None" not in trained, f"trained with nulls in it: {trained!r}"
     return f"SFTTrainer: {len(dataset)} rows, loss {final_loss(trainer):.3f}"
 
 
 def try_dpo(dataset: Dataset) -> str:
     tokenizer = byte_tokenizer()
     config = DPOConfig(**arguments(2), max_length=MAX_LENGTH)
-    trainer = DPOTrainer(tiny_model(tokenizer), args=config, train_dataset=dataset, processing_class=tokenizer)
+    model, reference = tiny_model(tokenizer), tiny_model(tokenizer)
+    trainer = DPOTrainer(model, reference, args=config, train_dataset=dataset, processing_class=tokenizer)
     assert len(trainer.train_dataset) == len(dataset), "DPOTrainer left rows out"
     return f"DPOTrainer: {len(dataset)} rows, loss {final_loss(trainer):.3f}"
 

@@ -39,9 +39,10 @@ def test_a_status_comes_with_the_retry_after_of_the_script(value: float | str | 
     assert answer.json()["error"]["code"] == 429
 
 
-def test_a_status_can_have_any_body() -> None:
-    answer = answer_with(StatusFault(status=529, body="<busy>", requests={0}))
-    assert (answer.status_code, answer.text) == (529, "<busy>")
+@pytest.mark.parametrize("status", [302, 429, 529, 999])
+def test_a_status_can_be_any_and_have_any_body(status: int) -> None:
+    answer = answer_with(StatusFault(status=status, body="<busy>", requests={0}))
+    assert (answer.status_code, answer.text) == (status, "<busy>")
 
 
 def test_a_web_page_comes_with_status_200() -> None:
@@ -60,7 +61,7 @@ def test_truncated_json_is_complete_http() -> None:
     answer = answer_with(simple("truncated_json"))
     assert answer.status_code == 200
     assert answer.text.startswith('{"id"')
-    with pytest.raises(ValueError, match="delimiter|Expecting|Unterminated"):
+    with pytest.raises(ValueError, match=r"delimiter|Expecting|Unterminated"):
         answer.json()
 
 
@@ -98,6 +99,18 @@ def test_a_slow_drip_defeats_a_read_timeout_and_arrives_whole() -> None:
     answer = answer_with(SlowDripFault(seconds=1.0, requests={0}), timeout=0.3)
     assert time.monotonic() - started > 1.0
     assert answer.json()["choices"][0]["message"]["content"]
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_drip_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    with Simulator(script=Script(faults=(SlowDripFault(seconds=20, requests={0}),))) as simulator:
+        with httpx.stream("POST", f"{simulator.url}/chat/completions", json=BODY) as answer:
+            assert next(answer.iter_bytes())
+        until = time.monotonic() + 5
+        while simulator.requests.in_flight and time.monotonic() < until:
+            time.sleep(0.01)
+        assert simulator.requests.in_flight == 0
+    assert simulator.requests.answered == {"/v1/chat/completions": {0: 1}}
+    assert caplog.records == []
 
 
 def test_an_error_can_come_inside_a_200() -> None:

@@ -16,10 +16,17 @@ from rollouts.simulator.tokens import IM_END, decode, render_chat
 QUESTION = [{"role": "user", "content": "What is 7 + 22?"}]
 
 
-def ask(simulator: Simulator, headers: dict[str, str] | None = None, **body: object) -> httpx.Response:
+def ask(simulator: Simulator, headers: dict | None = None, **body: object) -> httpx.Response:
     return httpx.post(
         f"{simulator.url}/chat/completions", json={"messages": QUESTION, **body}, headers=headers, timeout=10
     )
+
+
+def wait_for_flights(simulator: Simulator, count: int) -> None:
+    until = time.monotonic() + 10
+    while simulator.requests.in_flight != count:
+        assert time.monotonic() < until, f"{simulator.requests.in_flight} in flight, expected {count}"
+        time.sleep(0.01)
 
 
 def error_of(response: httpx.Response) -> dict:
@@ -140,6 +147,7 @@ def test_a_key_is_needed_where_one_is_set_and_is_never_repeated() -> None:
     with Simulator(api_key="correct") as simulator:
         assert ask(simulator, headers={"Authorization": "Bearer correct"}).status_code == 200
         wrong = ask(simulator, headers={"Authorization": "Bearer sk-secret"})
+        assert ask(simulator, headers={"Authorization": b"Bearer \xff\xfe"}).status_code == 401
         assert httpx.get(f"{simulator.url}/models").status_code == 401
         assert httpx.get(simulator.url.removesuffix("/v1") + "/health").status_code == 200
     assert wrong.status_code == 401
@@ -175,8 +183,7 @@ async def test_requests_in_flight_are_counted_and_seen_in_the_metrics() -> None:
                 asyncio.create_task(client.post(f"{simulator.url}/chat/completions", json={"messages": QUESTION}))
                 for _ in range(6)
             ]
-            while simulator.requests.in_flight < 6:
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(wait_for_flights, simulator, 6)
             assert "} 6.0" in (await client.get(f"{root}/metrics")).text
             answers = await asyncio.gather(*asked)
             counts = (await client.get(f"{root}/simulator/requests")).json()
@@ -203,10 +210,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
     with Simulator(script=Script(latency=ConstantLatency(seconds=30))) as simulator:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{simulator.url}/chat/completions", json={"messages": QUESTION}, timeout=0.2)
-        until = time.monotonic() + 5
-        while simulator.requests.in_flight and time.monotonic() < until:
-            time.sleep(0.01)
-        assert simulator.requests.in_flight == 0
+        wait_for_flights(simulator, 0)
         assert simulator.requests.answered == {"/v1/chat/completions": {0: 1}}
 
 
@@ -218,8 +222,7 @@ def test_stopping_answers_who_waits_and_leaves_nothing_behind() -> None:
         with Simulator(script=Script(latency=ConstantLatency(seconds=60))) as simulator:
             waiting = threading.Thread(target=lambda: answers.append(ask(simulator).status_code))
             waiting.start()
-            while not simulator.requests.in_flight:
-                time.sleep(0.01)
+            wait_for_flights(simulator, 1)
             started = time.monotonic()
         assert time.monotonic() - started < 3
     waiting.join()

@@ -1,0 +1,266 @@
+"""Sources: which files an input names, and the rows in them.
+
+What a file is, its first bytes say, never its name: JSON Lines, the same inside gzip (any number of members) or
+Zstandard (any number of frames), or Parquet. Files are streamed, so memory does not follow their size. An input that
+is something else as a whole ends with one `ConfigError` that says what to do; a bad row does not.
+"""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import fsspec
+import zstandard
+from fsspec.implementations.local import LocalFileSystem
+
+from rollouts.errors import ConfigError
+from rollouts.foreign_files import ForeignFile, reading
+from rollouts.json_lines import DamagedFile, read_json_lines
+from rollouts.rows import BadRow, Row
+from rollouts.settings import BUNDLED
+
+CHUNK_BYTES = 256 << 10
+"""Most bytes that are handed on at once."""
+
+_HEAD_BYTES = 64 << 10
+_ZSTD_INPUT_BYTES = 1 << 10
+"""Compressed bytes decoded at once. A hostile frame grows 32,768 times, so this bounds one step to 32 MiB."""
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_PARQUET = b"PAR1"
+_OTHERS: dict[bytes, str] = {
+    b"PK\x03\x04": "a zip archive: unpack it first",
+    b"BZh": "a bzip2 file: compress it with gzip or zstd instead",
+    b"\xfd7zXZ\x00": "an xz file: compress it with gzip or zstd instead",
+    b"ARROW1": "an Arrow file: save it as Parquet",
+    b"ORC": "an ORC file: save it as Parquet",
+    b"SQLite format 3\x00": "a database: export the table as JSON Lines",
+    b"\xff\xfe": "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8",
+    b"\x00\x00\xfe\xff": "UTF-32 text: convert it with iconv -f UTF-32 -t UTF-8",
+    b"{\x00": "UTF-16 text: convert it with iconv -f UTF-16LE -t UTF-8",
+    b"\x00{": "UTF-16 text: convert it with iconv -f UTF-16BE -t UTF-8",
+    _GZIP: "compressed twice: unpack it once",
+    _ZSTD: "compressed twice: unpack it once",
+    _PARQUET: "a compressed Parquet file: unpack it, Parquet is compressed inside",
+}
+"""What a file that begins so is, and what to do about it. Looked up after decompression."""
+
+
+class Source(NamedTuple):
+    """One file of the input."""
+
+    path: str
+    """Path in its file system."""
+    name: str
+    """The same as the user wrote it, without credentials or query."""
+    file_system: Any
+    """fsspec file system that opens it."""
+
+
+def find_sources(address: str, options: dict[str, Any] | None = None) -> list[Source]:
+    """List the files that an input names, sorted by name. At least one.
+
+    Args:
+        address: A path, a glob, a URL that fsspec knows, or "bundled".
+        options: Options for fsspec, credentials among them; they appear in no message.
+
+    Raises:
+        ConfigError: There is no such file, it is a directory, nothing matches, or the scheme is unknown.
+        StoreError: The place cannot be listed just now.
+    """
+    if address == BUNDLED:
+        from rollouts.simulator import BUNDLED_PROMPTS
+
+        address = str(BUNDLED_PROMPTS)
+    shown = without_credentials(address)
+    if not address.strip():
+        raise ConfigError("the input is empty: give a file, a glob or a URL")
+    try:
+        file_system, path = fsspec.url_to_fs(address, **(options or {}))
+    except (ValueError, ImportError) as error:
+        scheme = address.split("://")[0]
+        raise ConfigError(f"cannot read {shown!r}: no file system is installed for {scheme}://") from error
+    if isinstance(file_system, LocalFileSystem):
+        local = path if "://" in address else str(Path(address).expanduser())
+        return _find_local(local, shown, file_system)
+    return _find_remote(path, shown, file_system)
+
+
+def read_rows(source: Source) -> Iterator[Row | BadRow]:
+    """Read one file, row by row, in order.
+
+    Raises:
+        ConfigError: The file as a whole is not JSON Lines or Parquet, may not be read, or changed meanwhile.
+        StoreError: It cannot be read just now.
+    """
+    with reading(source.name):
+        opened: IO[bytes] = source.file_system.open(source.path, "rb")
+    with opened, io.BufferedReader(ForeignFile(opened, source.name), CHUNK_BYTES) as file:
+        before = _fingerprint(source)
+        if file.peek(4).startswith(_PARQUET):
+            from rollouts.parquet_rows import read_parquet
+
+            yield from read_parquet(source.name, file)
+        else:
+            yield from read_json_lines(source.name, _checked(_decompressed(file), source.name))
+        if _fingerprint(source) != before:
+            raise ConfigError(f"{source.name} changed while it was read: wait until it is finished, then run again")
+
+
+def without_credentials(address: str) -> str:
+    """Return an address that may be shown: the query and what stands before the @ of a URL are left out."""
+    return "::".join(_bare(part) for part in address.split("::"))
+
+
+def _bare(url: str) -> str:
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    account, _, host = parts.netloc.rpartition("@")
+    # Azure puts the container before the @; only a password, or an HTTP account, is a secret.
+    secret = ":" in account or parts.scheme in ("http", "https")
+    return urlunsplit((parts.scheme, host if secret else parts.netloc, parts.path, "", ""))
+
+
+def _find_local(pattern: str, shown: str, file_system: Any) -> list[Source]:
+    try:
+        mode = Path(pattern).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _expand_local(pattern, shown, file_system)
+    except (OSError, ValueError) as error:
+        # ValueError: the path holds a zero byte.
+        raise ConfigError(f"cannot read {shown}: {getattr(error, 'strerror', None) or 'not a path'}") from error
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"{shown} is a directory: give its files, such as {shown.rstrip('/')}/*.jsonl")
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{shown} is not a regular file: save the prompts in a file first")
+    return [Source(pattern, shown, file_system)]
+
+
+def _expand_local(pattern: str, shown: str, file_system: Any) -> list[Source]:
+    if not glob.has_magic(pattern):
+        raise ConfigError(f"{shown} does not exist (looked in {Path.cwd().name or '/'}/)")
+    matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+    return [Source(match, match, file_system) for match in _at_least_one(matches, shown)]
+
+
+def _find_remote(path: str, shown: str, file_system: Any) -> list[Source]:
+    with reading(shown):
+        if file_system.isfile(path):
+            return [Source(path, shown, file_system)]
+        if glob.has_magic(path):
+            found: dict[str, Any] = file_system.glob(path, detail=True)
+            matches = sorted(name for name, entry in found.items() if entry["type"] == "file")
+            named = [(match, str(file_system.unstrip_protocol(match))) for match in _at_least_one(matches, shown)]
+            return [Source(match, without_credentials(name), file_system) for match, name in named]
+        if file_system.isdir(path):
+            raise ConfigError(f"{shown} is a directory: give its files, such as {shown.rstrip('/')}/*.jsonl")
+        # Asks for the file once more, because isfile() answers no to a missing right, too.
+        file_system.info(path)
+    raise ConfigError(f"{shown} is not a file")
+
+
+def _at_least_one(matches: list[str], shown: str) -> list[str]:
+    if not matches:
+        raise ConfigError(f"no file matches {shown}")
+    return matches
+
+
+def _fingerprint(source: Source) -> tuple[int, int] | None:
+    """Size and time of change of a local file; `None` elsewhere, where a reader keeps seeing what it opened."""
+    if not isinstance(source.file_system, LocalFileSystem):
+        return None
+    with reading(source.name):
+        status = os.stat(source.path)  # noqa: PTH116 - fsspec hands out strings
+    return status.st_size, status.st_mtime_ns
+
+
+def _decompressed(file: io.BufferedReader) -> Iterator[bytes]:
+    magic = file.peek(4)[:4]
+    if magic.startswith(_GZIP):
+        return _gunzipped(file)
+    if magic.startswith(_ZSTD) or magic[1:4] == _ZSTD_SKIPPABLE:
+        return _unzstd(file)
+    return iter(lambda: file.read1(CHUNK_BYTES), b"")
+
+
+def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file) as members:
+        try:
+            # read1, because read would throw away what it has when the stream breaks off.
+            while chunk := members.read1(CHUNK_BYTES):
+                yield chunk
+        except EOFError as error:
+            raise DamagedFile("the gzip stream breaks off") from error
+        except (zlib.error, gzip.BadGzipFile) as error:
+            raise DamagedFile(f"the gzip stream is corrupt ({error})") from error
+
+
+def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
+    # One object for each frame: the library's stream reader ends without an error where a file breaks off.
+    frame = None
+    while piece := file.read(_ZSTD_INPUT_BYTES):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                data = frame.decompress(piece)
+            except zstandard.ZstdError as error:
+                raise DamagedFile(f"the zstd stream is corrupt ({error})") from error
+            yield from (data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES))
+            piece = frame.unused_data if frame.eof else b""
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise DamagedFile("the zstd stream breaks off")
+
+
+def _checked(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """Pass chunks on once their beginning looks like JSON Lines."""
+    head, damage = b"", None
+    try:
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= _HEAD_BYTES:
+                break
+    except DamagedFile as error:
+        damage = error
+    problem = _other_format(head)
+    if problem is not None:
+        raise ConfigError(f"{name} is {problem}")
+    yield head
+    if damage is not None:
+        raise damage
+    yield from chunks
+
+
+def _other_format(head: bytes) -> str | None:
+    """What the file is, when it is not JSON Lines, and what to do. Only certain cases; doubt is left to the rows."""
+    for magic, problem in _OTHERS.items():
+        if head.startswith(magic):
+            return problem
+    lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
+    first, second = (line.strip() for line in [*lines, b"", b""][:2])
+    if first.startswith(b"[") and first[1:].lstrip()[:1] in (b"", b"{"):
+        return 'one big JSON list: write one row a line (jq -c ".[]" file.json > file.jsonl)'
+    opened = first == b"{" or (first.startswith(b"{") and first.endswith((b"{", b"[", b",")))
+    if opened and second and not second.startswith(b"{"):
+        return 'JSON spread over several lines: write one row a line (jq -c "." file.json > file.jsonl)'
+    if opened and first != b"{" and second.startswith(b"{") and first.endswith(b"["):
+        return "one JSON object with a list of rows in it: write one row a line (jq -c with the name of the list)"
+    is_table = first[:1] not in (b"{", b"[") and any(sign in first for sign in b",;\t")
+    if is_table and len(lines) > 1 and not any(line.lstrip().startswith(b"{") for line in lines):
+        return "a table of text such as CSV: save it as JSON Lines or Parquet"
+    return None
+
+

@@ -1,0 +1,187 @@
+"""Batches are filled once, whoever was killed before, and whatever the next run asks for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rollouts.batches import plan_batches, prompts_per_batch
+from rollouts.engine import Engine
+from rollouts.generation import generate_batch
+from rollouts.identity import rollout_id
+from rollouts.journal import Journal
+from rollouts.layout import journal_folder
+from rollouts.policy import Endpoint
+from rollouts.policy.opening import open_engine
+from rollouts.progress import Tally
+from rollouts.records import Prompt, Rollout
+from rollouts.references import PromptSet, RolloutShard
+from rollouts.settings import CollectRL
+from rollouts.shards import read_prompts, read_shard, write_prompts
+from rollouts.simulator import Script, Simulator
+from rollouts.storage import Store
+
+CHAT = "/v1/chat/completions"
+
+
+def make_prompt_set(store: Store, count: int) -> PromptSet:
+    prompts = (
+        Prompt(
+            prompt_id=f"p{number}",
+            messages=[{"role": "user", "content": f"What is {number} + 2?"}],
+            ground_truth=str(number + 2),
+            verifier="math",
+        )
+        for number in range(count)
+    )
+    key = f"store/prompts/{count}.parquet"
+    write_prompts(store, key, prompts)
+    return PromptSet(
+        prompt_set_id=str(count),
+        key=key,
+        quarantine_key=None,
+        num_rows=count,
+        num_prompts=count,
+        num_quarantined={},
+        sources=[],
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator() as running:
+        yield running
+
+
+def run(store: Store, simulator: Simulator, prompts: int, settings: CollectRL) -> list[RolloutShard]:
+    prompt_set = make_prompt_set(store, prompts)
+    endpoint = Endpoint(url=simulator.url, model="simulator", version="v1")
+    sampling_id = settings.sampling_id(endpoint.model, endpoint.version)
+    batches = plan_batches(store, prompt_set, settings, sampling_id)
+    engine: Engine
+    with open_engine(endpoint, settings) as engine:
+        return [
+            generate_batch(
+                store,
+                batch,
+                read_prompts(store, prompt_set.key, batch.start, batch.stop),
+                sampling_id,
+                engine.collect,
+                Tally(0),
+            )
+            for batch in batches
+        ]
+
+
+def settings_of(**changes: object) -> CollectRL:
+    return CollectRL(**{"num_repeats": 4, "batch_size": 5, "max_attempts": 2, "num_samples_in_parallel": 8, **changes})
+
+
+def test_every_prompt_is_sampled_as_often_as_asked_and_rows_are_in_order(store: Store, simulator: Simulator) -> None:
+    shards = run(store, simulator, 12, settings_of())
+    assert [shard.num_rollouts for shard in shards] == [20, 20, 8]
+    rows = [rollout for shard in shards for rollout in read_shard(store, shard.key, Rollout)]
+    assert [(row.prompt_id, row.repeat_index) for row in rows] == [(f"p{n}", r) for n in range(12) for r in range(4)]
+    assert simulator.requests.received[CHAT] == 48
+    assert len({row.seed for row in rows}) == 48
+
+
+def test_the_same_run_again_sends_nothing_and_finds_the_same_shards(store: Store, simulator: Simulator) -> None:
+    first = run(store, simulator, 12, settings_of())
+    again = run(store, simulator, 12, settings_of())
+    assert simulator.requests.received[CHAT] == 48
+    assert [shard.sha256 for shard in again] == [shard.sha256 for shard in first]
+    assert [shard.num_sampled for shard in again] == [0, 0, 0]
+
+
+def test_more_prompts_and_more_repeats_sample_only_what_is_new(store: Store, simulator: Simulator) -> None:
+    run(store, simulator, 7, settings_of())
+    run(store, simulator, 12, settings_of(batch_size=4))
+    assert simulator.requests.received[CHAT] == 48
+    shards = run(store, simulator, 12, settings_of(num_repeats=6, batch_size=3))
+    assert simulator.requests.received[CHAT] == 72
+    assert sum(shard.num_sampled for shard in shards) == 24
+
+
+def test_another_temperature_or_another_checkpoint_shares_nothing(store: Store, simulator: Simulator) -> None:
+    run(store, simulator, 3, settings_of())
+    run(store, simulator, 3, settings_of(temperature=0.1))
+    assert simulator.requests.received[CHAT] == 24
+    assert settings_of().sampling_id("m", "v1") != settings_of().sampling_id("m", "v2")
+
+
+def test_what_a_killed_run_journaled_is_not_sampled_again(store: Store, simulator: Simulator) -> None:
+    settings = settings_of()
+    finished = [row for shard in run(store, simulator, 5, settings) for row in read_shard(store, shard.key, Rollout)]
+    sampling_id = settings.sampling_id("simulator", "v1")
+    for path in Path(store.root).rglob("*.parquet"):
+        if "rollouts" in path.parts:
+            path.unlink()
+    batch = plan_batches(store, make_prompt_set(store, 5), settings, sampling_id)[0]
+    journal = Journal(journal_folder(store, sampling_id) / f"{batch.batch_id}.journal")
+    for rollout in finished[:13]:
+        journal.append(rollout)
+    journal.close()
+    with journal.path.open("ab") as file:
+        file.write(b"0badc0de {torn")
+    before = simulator.requests.received[CHAT]
+    (shard,) = run(store, simulator, 5, settings)
+    assert simulator.requests.received[CHAT] - before == 20 - 13
+    rows = read_shard(store, shard.key, Rollout)
+    assert rows[:13] == finished[:13]
+    assert [row.rollout_id for row in rows] == [
+        rollout_id(sampling_id, f"p{number}", repeat) for number in range(5) for repeat in range(4)
+    ]
+    assert not journal.path.exists()
+
+
+def test_a_journal_of_a_run_that_was_cut_otherwise_is_taken_over(store: Store, simulator: Simulator) -> None:
+    finished = [
+        row for shard in run(store, simulator, 5, settings_of()) for row in read_shard(store, shard.key, Rollout)
+    ]
+    sampling_id = settings_of().sampling_id("simulator", "v1")
+    for path in Path(store.root).rglob("*.parquet"):
+        if "rollouts" in path.parts:
+            path.unlink()
+    journal = Journal(journal_folder(store, sampling_id) / "another-batch.journal")
+    for rollout in finished:
+        journal.append(rollout)
+    journal.close()
+    before = simulator.requests.received[CHAT]
+    run(store, simulator, 5, settings_of(batch_size=2))
+    assert simulator.requests.received[CHAT] == before
+
+
+def test_failures_that_may_pass_are_tried_again_by_the_next_run_and_nothing_else_is(store: Store) -> None:
+    broken = {"faults": [{"kind": "status", "status": 503, "retry_after": 0, "requests": [2, 3, 4, 5]}]}
+    with Simulator(script=Script.model_validate(broken)) as simulator:
+        (shard,) = run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
+        assert (shard.num_completed, shard.num_rollouts, shard.batch.attempt) == (6, 8, 0)
+        assert simulator.requests.received[CHAT] == 10
+        (again,) = run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
+        assert (again.num_completed, again.num_sampled, again.batch.attempt) == (8, 2, 1)
+        assert simulator.requests.received[CHAT] == 12
+        run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
+        assert simulator.requests.received[CHAT] == 12
+
+
+def test_failures_that_stay_are_not_paid_for_twice(store: Store) -> None:
+    refused = {"faults": [{"kind": "status", "status": 422, "requests": [3]}]}
+    with Simulator(script=Script.model_validate(refused)) as simulator:
+        run(store, simulator, 2, settings_of())
+        (again,) = run(store, simulator, 2, settings_of())
+        assert again.num_completed == 7
+        assert simulator.requests.received[CHAT] == 8
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "num_repeats", "batches"), [(5, 1, 1), (100, 4, 4), (5000, 8, 313), (125_000, 8, 500)]
+)
+def test_a_run_of_any_size_is_a_bearable_number_of_batches(num_prompts: int, num_repeats: int, batches: int) -> None:
+    size = prompts_per_batch(CollectRL(num_repeats=num_repeats), num_prompts)
+    assert -(-num_prompts // size) == batches

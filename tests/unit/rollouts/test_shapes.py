@@ -1,0 +1,35 @@
+from rollouts.shapes import Shapes
+
+
+def new_rows(*rows):
+    shapes = Shapes()
+    return [shapes.add([row]) for row in rows]
+
+
+def test_a_row_like_the_ones_before_is_not_new():
+    assert new_rows({"a": 1, "b": ["x"]}, {"a": 2, "b": ["y", "z"]}, {"b": []}) == [True, False, False]
+
+
+def test_a_new_column_and_a_new_key_are_new():
+    assert new_rows({"a": {"x": 1}}, {"a": {"x": 1}, "b": 1}, {"a": {"x": 1, "y": 2}}) == [True, True, True]
+
+
+def test_another_type_of_value_is_new_once():
+    rows = [{"a": value} for value in (1, 1.5, "soon", "2024-12-25", True, [1], {"x": 1}, 2, "later")]
+    assert new_rows(*rows) == [True] * 7 + [False] * 2
+
+
+def test_objects_with_two_sets_of_keys_take_anything_after():
+    rows = [{"a": [{"x": 1}]}, {"a": [{"y": 1}]}, {"a": [{"z": {"deep": []}}]}, {"a": [{"x": "text"}]}]
+    assert new_rows(*rows) == [True, True, False, False]
+
+
+def test_nulls_tell_nothing():
+    assert new_rows({"a": {"x": 1}}, {"a": {"x": None}}, {"a": None}) == [True, False, False]
+
+
+def test_one_new_row_makes_the_rows_of_an_example_new():
+    shapes = Shapes()
+    assert shapes.add([{"a": 1}, {"a": 2}])
+    assert shapes.add([{"a": 3}, {"b": 4}])
+    assert not shapes.add([{"a": 3}, {"b": 4}])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from prefect.filesystems import WritableFileSystem
@@ -86,6 +86,10 @@ class ArtifactStore(WritableFileSystem):
     def write_path(self, path: str, content: bytes, _sync: bool = True) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Write a task result."""
         self.store().write(_result_key(path), content)
+
+    def _resolve_path(self, path: str) -> Path:
+        """Tell Prefect that result keys are relative to the store; without it they would be taken for local paths."""
+        return Path(path)
 
 
 def _result_key(path: str) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.collection import BATCHES_IN_FLIGHT, collect, run_name
+from flows.collection import collect, run_name, task_runner
 from flows.parameters import parameters_of
 from rollouts.references import Published
 from rollouts.settings import CollectDPO
@@ -14,7 +13,7 @@ from rollouts.settings import CollectDPO
 @flow(
     name="collect-dpo",
     flow_run_name=run_name,
-    task_runner=ThreadPoolTaskRunner(max_workers=BATCHES_IN_FLIGHT),
+    task_runner=task_runner,
     persist_result=False,
 )
 @parameters_of(CollectDPO)

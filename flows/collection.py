@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from prefect import unmapped
 from prefect.runtime import flow_run
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rollouts.references import Published
 from rollouts.settings import CollectSettings
@@ -18,8 +21,11 @@ from tasks.publish import announce, publish
 from tasks.verify import verify
 
 BATCHES_IN_FLIGHT = 8
-"""Threads of the task runner. Eight batches share the slots of one engine, so that the tail of one is filled by the
-next, and no more than eight are in memory."""
+"""Eight batches share the slots of one engine, so that the tail of one is filled by the next, and no more than eight are
+in memory."""
+
+task_runner = cast("TaskRunner[Any]", ThreadPoolTaskRunner(max_workers=BATCHES_IN_FLIGHT))
+"""Threads; a cluster's runner can stand here, the tasks find everything they need by themselves."""
 
 
 def run_name() -> str:
@@ -39,9 +45,11 @@ def collect(settings: CollectSettings) -> Published:
     with watched(run):
         batches = batch(run)
         shards = kept_beside(output, generate).map(unmapped(run), batches)
-        verdicts = kept_beside(output, verify).map(unmapped(run), shards).result()
-    selection = kept_beside(output, filter_rollouts)(run, verdicts)
-    dataset = kept_beside(output, format_dataset)(run, verdicts, selection)
-    published = kept_beside(output, publish)(run, verdicts, selection, dataset)
+        verdicts = kept_beside(output, verify).map(unmapped(run), shards)
+        shards.result()  # before the verdicts, so that a failure is told by the batch that failed
+        judged = verdicts.result()
+    selection = kept_beside(output, filter_rollouts)(run, judged)
+    dataset = kept_beside(output, format_dataset)(run, judged, selection)
+    published = kept_beside(output, publish)(run, judged, selection, dataset)
     announce(run, published)
     return published

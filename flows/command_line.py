@@ -22,7 +22,7 @@ from rollouts.settings import CollectDPO, CollectRL, CollectSettings, CollectSFT
 
 QUIET_DEFAULTS = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
-    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     # An empty machine needs half a minute to set up Prefect's database.
@@ -56,7 +56,7 @@ def _run(model: type[CollectSettings], name: str, summary: str) -> None:
         name=name,
         help_format="plaintext",
         version_flags=[],
-        default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+        default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
         result_action="return_value",
     )
     app.default(command)

@@ -18,9 +18,11 @@ from rollouts.estimates import nice_step
 
 WIDTH, HEIGHT = 480, 250
 """Size of a chart in its own units; the page scales it."""
+_WIDE = 760
+"""Width of a waterfall in its own units."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 26, 46
 _PLOT_WIDTH, _PLOT_HEIGHT = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-_CHARACTER_WIDTH = 6.4
+_CHARACTER_WIDTH = 7.2
 """Average width of a character of a label: texts cannot be measured without a browser."""
 
 Label = Callable[[float], str]
@@ -44,10 +46,13 @@ def compact(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Write a share 0..1 in per cent, with as many digits as it needs: 50 %, 12.5 %, 0.02 %."""
-    scaled = value * 100
-    digits = 0 if scaled == round(scaled) else 1 if abs(scaled) >= 1 else 2
-    return f"{scaled:.{digits}f} %"
+    """Write a share 0..1 in per cent with one digit, two where one would say 0.0: 50.0 %, 0.02 %."""
+    return f"{value * 100:.1f} %" if value == 0 or abs(value) >= 0.001 else f"{value * 100:.2f} %"
+
+
+def whole_percent(value: float) -> str:
+    """Write a share 0..1 in whole per cent, for axes."""
+    return f"{value * 100:.0f} %"
 
 
 def duration(seconds: float) -> str:
@@ -202,7 +207,7 @@ def waterfall(title: str, steps: Sequence[Step]) -> Markup:
         start = 0.0 if step.kind == "level" else max(0.0, remaining - step.value)
         remaining = step.value if step.kind == "level" else start
         sign = "" if step.kind == "level" else "−"
-        number = f"{sign}{step.value:,.0f} ({percent(round(step.value / largest, 4))})"
+        number = f"{sign}{step.value:,.0f} ({percent(step.value / largest)})"
         width = max(1.0, step.value * scale)
         parts.append(_text(left - 10, top + 14, _cut(step.label, 31), f"name {step.kind}-name", "end", step.label))
         parts.append(
@@ -211,10 +216,6 @@ def waterfall(title: str, steps: Sequence[Step]) -> Markup:
         parts.append(_text(left + start * scale + width + 8, top + 14, number, "value", "start"))
     label = f"{title}: " + ", ".join(f"{step.label} {step.value:,.0f}" for step in steps if step.kind == "level")
     return _svg(label, parts, _WIDE, len(steps) * line + 4)
-
-
-_WIDE = 760
-"""Width of a waterfall in its own units."""
 
 
 def meter(share: float, label: str) -> Markup:
@@ -261,7 +262,7 @@ class _Scale(NamedTuple):
 
 
 def _scale(largest: float, *, whole: bool) -> _Scale:
-    step = nice_step(largest, 4) if largest > 0 else 1.0
+    step = nice_step(largest, 5) if largest > 0 else 1.0
     if whole:
         step = max(1.0, step)
     return _Scale([round(i * step, 12) for i in range(max(1, math.ceil(largest / step - 1e-9)) + 1)])
@@ -345,7 +346,7 @@ def _stairs(heights: Sequence[float], slot: float, y: _Scale) -> list[tuple[floa
 
 
 def _share(count: float, total: float, what: str) -> str:
-    return f"{count:,.0f} {what} ({percent(round(count / total, 4))})"
+    return f"{count:,.0f} {what} ({percent(count / total)})"
 
 
 def _cut(text: str, most: int) -> str:

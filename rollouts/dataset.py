@@ -77,7 +77,7 @@ class DatasetWriter:
         self.num_examples: Counter[str] = Counter()
         """Examples added, by split."""
         self.refused: dict[str, Counter[str]] = {form.name: Counter() for form in self._formats}
-        """Examples that a format could not hold, by format and reason."""
+        """Examples that a format could not hold, by format and reason; complete after `close`."""
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -101,6 +101,9 @@ class DatasetWriter:
     def close(self) -> list[DatasetFile]:
         """Finish and upload the files that have rows, in the order of the formats, then of the splits.
 
+        A JSONL file with a text field that holds nothing but dates is left out, and its examples count as refused for
+        `reads_as_dates`: `datasets` would give the texts back as timestamps, and no option of it prevents that.
+
         Raises:
             StoreError: A file could not be uploaded.
         """
@@ -108,7 +111,11 @@ class DatasetWriter:
         for form in self._formats:
             for split in sorted(self.num_examples):
                 spool = self._spools.get((form.name, split))
-                if spool is not None:
+                if spool is None:
+                    continue
+                if spool.read_as_dates:
+                    self.refused[form.name]["reads_as_dates"] += spool.num_examples
+                else:
                     key = f"{self._prefix}/dataset/{form.name}/{split}.{form.suffix}"
                     files.append(self._publish(spool, form.name, split, key))
         return files
@@ -131,7 +138,13 @@ class DatasetWriter:
 
 
 class _Spool(Protocol):
+    num_examples: int
     num_rows: int
+
+    @property
+    def read_as_dates(self) -> bool:
+        """Whether loaders would give a text field of the file back as timestamps."""
+        ...
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Append the rows of one example."""
@@ -150,11 +163,17 @@ class _JsonLines:
         self._file = path.open("w+b")
         self._shapes = Shapes()
         self._early: list[tuple[int, int]] = []
+        self.num_examples = 0
         self.num_rows = 0
+
+    @property
+    def read_as_dates(self) -> bool:
+        return self._shapes.read_as_dates
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         start = self._file.tell()
         self._file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        self.num_examples += 1
         self.num_rows += len(rows)
         if self._shapes.add(rows):
             self._early.append((start, self._file.tell()))
@@ -182,12 +201,15 @@ class _Parquet:
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._batches: list[pa.RecordBatch] = []
         self._size_bytes = 0
+        self.read_as_dates = False
+        self.num_examples = 0
         self.num_rows = 0
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         batch = pa.RecordBatch.from_pylist(rows, schema=self._schema)
         self._batches.append(batch)
         self._size_bytes += batch.nbytes
+        self.num_examples += 1
         self.num_rows += len(rows)
         if self._size_bytes >= ROW_GROUP_BYTES:
             self._flush()

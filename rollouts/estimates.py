@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+_LEAST, _MOST = 1e-290, 1e290
+"""Spans and rewards beyond these are taken for these: their bins could not be computed."""
 Z_95 = NormalDist().inv_cdf(0.975)
 """Half-width of a 95 % interval in standard errors, normal approximation."""
 
@@ -45,6 +47,13 @@ class Estimate(Statistic):
     """Prompts with at least one known value."""
     num_values: int
     """Known values."""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there is an interval to show, of more width than rounding gives."""
+        if self.low is None or self.high is None:
+            return False
+        return self.high - self.low > 1e-9 * max(abs(self.low), abs(self.high))
 
 
 class Distribution(Statistic):
@@ -78,7 +87,7 @@ def known(value: float) -> float | None:
 
 def nice_step(span: float, num_steps: int) -> float:
     """Return the smallest of 1, 2, 5, 10, ... (times a power of ten) that covers `span` > 0 in `num_steps` steps."""
-    exact = span / num_steps
+    exact = max(span, _LEAST) / num_steps
     power = 10.0 ** math.floor(math.log10(exact))
     return next(factor * power for factor in (1, 2, 5, 10, 20) if factor * power * num_steps >= span * (1 - 1e-9))
 
@@ -176,17 +185,19 @@ def distribution(values: npt.NDArray[np.float64]) -> Distribution:
 
 def reward_histogram(rewards: npt.NDArray[np.float64]) -> Histogram:
     """Count rewards in twenty bins from 0 to 1, or over the range they have when they leave it."""
-    finite = rewards[np.isfinite(rewards)]
+    finite = np.clip(rewards[np.isfinite(rewards)], -_MOST, _MOST)
     if not len(finite):
         return Histogram(edges=[], counts={})
     low, high = float(finite.min()), float(finite.max())
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    step = nice_step(high - low, 20) if high > low else 1.0
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    edges = np.arange(first, max(last, first + 1) + 1) * step
-    counts, _ = np.histogram(finite, bins=edges)
-    return Histogram(edges=[round(e, 12) for e in edges.tolist()], counts={"rollouts": counts.tolist()})
+    differ = high - low > 1e-6 * max(abs(low), abs(high))
+    step = nice_step(high - low, 20) if differ else nice_step(max(abs(low), abs(high)), 1)
+    first = math.floor(low / step + 1e-9)
+    last = max(first + 1, math.ceil(high / step - 1e-9))
+    edges = _edges(first, last, step)
+    counts, _ = np.histogram(np.clip(finite, edges[0], edges[-1]), bins=edges)
+    return Histogram(edges=edges, counts={"rollouts": counts.tolist()})
 
 
 def positive_histogram(series: Mapping[str, npt.NDArray[np.float64]], least_step: float = 0.0) -> Histogram:
@@ -205,8 +216,11 @@ def positive_histogram(series: Mapping[str, npt.NDArray[np.float64]], least_step
     largest, p99 = float(together.max()), float(np.percentile(together, 99))
     end = p99 if largest > 2 * p99 > 0 else largest
     step = max(nice_step(end, 40) if end > 0 else 1.0, least_step)
-    edges = np.arange(math.floor(end / step) + 2) * step
+    edges = _edges(0, math.floor(end / step) + 1, step)
     counts = {name: np.histogram(values, bins=edges)[0].tolist() for name, values in finite.items()}
-    return Histogram(
-        edges=[round(e, 12) for e in edges.tolist()], counts=counts, num_above=int((together > edges[-1]).sum())
-    )
+    return Histogram(edges=edges, counts=counts, num_above=int((together > edges[-1]).sum()))
+
+
+def _edges(first: int, last: int, step: float) -> list[float]:
+    """Multiples of `step`, without the last digits that multiplying leaves."""
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]

@@ -143,8 +143,10 @@ def _first(kept: Frame, more: Frame, by: list[str], ascending: list[bool], disti
 
 def _read_rows(store: Store, key: str, kind: type[T], column: str, ids: Iterable[str]) -> list[T]:
     """Read the rows of a shard with these ids, without token ids."""
+    if not (wanted := sorted(ids)):
+        return []
     with store.open(key) as file:
-        table = pq.read_table(file, columns=_COLUMNS[kind], filters=[(column, "in", sorted(ids))])
+        table = pq.read_table(file, columns=_COLUMNS[kind], filters=[(column, "in", wanted)])
     return from_table(kind, table)
 
 

@@ -49,15 +49,11 @@ def read_json_lines(source: str, chunks: Iterable[bytes]) -> Iterator[Row | BadR
     """
     for line in _lines(chunks):
         try:
-            if line.damage is not None:
-                raise UnusableRow(Reason.DAMAGED_FILE, f"the file cannot be read beyond this point: {line.damage}")
-            if line.length > MAX_LINE_BYTES:
-                message = f"the line has {line.length:,} bytes, the most is {MAX_LINE_BYTES:,}"
-                raise UnusableRow(Reason.LINE_TOO_LONG, message)
-            yield Row(source, line.number, line.byte_offset, parse_object(line.text, line.byte_offset), line.text)
+            columns = _columns(line)
         except UnusableRow as error:
-            shown = excerpt(line.text)
-            yield BadRow(source, line.number, line.byte_offset, error.reason, str(error), shown)
+            yield BadRow(source, line.number, line.byte_offset, error.reason, str(error), excerpt(line.text))
+        else:
+            yield Row(source, line.number, line.byte_offset, columns, line.text)
 
 
 def parse_object(raw: bytes, byte_offset: int = 0) -> dict[str, Any]:
@@ -93,6 +89,15 @@ def parse_strictly(text: str) -> Any:
         code = f"U+{ord(half.group()):04X}"
         raise UnusableRow(Reason.LONE_SURROGATE, f"{code} is half of a surrogate pair and no character")
     return value
+
+
+def _columns(line: _Line) -> dict[str, Any]:
+    if line.damage is not None:
+        raise UnusableRow(Reason.DAMAGED_FILE, f"the file cannot be read beyond this point: {line.damage}")
+    if line.length > MAX_LINE_BYTES:
+        message = f"the line has {line.length:,} bytes, the most is {MAX_LINE_BYTES:,}"
+        raise UnusableRow(Reason.LINE_TOO_LONG, message)
+    return parse_object(line.text, line.byte_offset)
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[_Line]:

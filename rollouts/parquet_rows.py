@@ -31,8 +31,10 @@ def read_parquet(source: str, file: IO[bytes]) -> Iterator[Row | BadRow]:
         file: Open and seekable.
 
     Raises:
-        ConfigError: It is cut off or damaged, so that no row can be found.
+        ConfigError: It is cut off or damaged, so that no row can be found, or it cannot be read out of order.
     """
+    if not file.seekable():
+        raise ConfigError(f"{source} cannot be read out of order, as Parquet must be: copy it to a disk first")
     try:
         parquet = pq.ParquetFile(file, buffer_size=_BUFFER_BYTES)
     except pa.ArrowException as error:
@@ -42,23 +44,32 @@ def read_parquet(source: str, file: IO[bytes]) -> Iterator[Row | BadRow]:
     line = 0
     try:
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS):
-            for index in range(batch.num_rows):
+            for row in _values(batch):
                 line += 1
-                yield _row(source, line, batch.slice(index, 1))
+                yield _row(source, line, row)
     except (pa.ArrowException, OSError) as error:
         message = f"the file cannot be read beyond this point: {type(error).__name__} in Parquet data"
         yield BadRow(source, line + 1, None, Reason.DAMAGED_FILE, message, "")
 
 
-def _row(source: str, line: int, batch: pa.RecordBatch) -> Row | BadRow:
+def _values(batch: pa.RecordBatch) -> list[dict[str, Any] | UnicodeDecodeError]:
+    """Convert a batch at once, and row by row only when a text in it is not UTF-8."""
     try:
-        columns = {name: _json(value) for name, value in batch.to_pylist()[0].items()}
+        return batch.to_pylist()
     except UnicodeDecodeError as error:
-        message = f"a text of this row holds byte 0x{error.object[error.start]:02x}, which is not UTF-8"
+        if batch.num_rows == 1:
+            return [error]
+        return [value for index in range(batch.num_rows) for value in _values(batch.slice(index, 1))]
+
+
+def _row(source: str, line: int, value: dict[str, Any] | UnicodeDecodeError) -> Row | BadRow:
+    if isinstance(value, UnicodeDecodeError):
+        message = f"a text of this row holds byte 0x{value.object[value.start]:02x}, which is not UTF-8"
         return BadRow(source, line, None, Reason.INVALID_UTF8, message, "")
+    try:
+        return Row(source, line, None, {name: _json(inner) for name, inner in value.items()}, b"")
     except UnusableRow as error:
         return BadRow(source, line, None, error.reason, str(error), "")
-    return Row(source, line, None, columns, b"")
 
 
 def _json(value: Any) -> Any:

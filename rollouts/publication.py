@@ -36,7 +36,7 @@ def publish_run(
         "metrics.json": metrics.model_dump_json(indent=2) + "\n",
         "README.md": dataset_card(_card_facts(run, metrics, selection, dataset)),
         "report.html": write_report(
-            metrics, _report_facts(store, run, metrics, selection, dataset), choose_examples(store, run.prompt_set.key, pairs)
+            metrics, _report_facts(run, selection, dataset), choose_examples(store, run.prompt_set.key, pairs)
         ),
     }
     for name, text in texts.items():
@@ -52,9 +52,7 @@ def publish_run(
         prompt_set_id=run.prompt_set.prompt_set_id,
         sampling_id=run.sampling_id,
         sources=run.prompt_set.sources,
-        policy=Policy(
-            url=run.policy_url, model=run.model, models_answered=metrics.models, version=run.policy_version
-        ),
+        policy=Policy(url=run.policy_url, model=run.model, models_answered=metrics.models, version=run.policy_version),
         verifiers=dict(run.verifiers),
         versions=installed_versions(),
         counts=counts,
@@ -82,3 +80,106 @@ def publish_run(
         num_examples=selection.num_examples,
         num_rollouts=selection.num_rollouts,
     )
+
+
+def summary(store: Store, run: Run, published: Published) -> str:
+    """Markdown about a published run for the Prefect UI, made from its manifest; nothing in it was written by a model."""
+    manifest = msgspec.json.decode(store.read(f"{run.prefix}/{MANIFEST}"))
+    metrics = msgspec.json.decode(store.read(f"{run.prefix}/metrics.json"))
+    counts = manifest["counts"]
+    reward = metrics["reward"]["mean"]
+    lines = [
+        f"## {manifest['objective'].upper()} dataset {manifest['dataset']}",
+        "",
+        f"`{published.url}`",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| run | `{published.run_id}` |",
+        f"| policy | {_cell(manifest['policy']['model'])} |",
+        f"| prompts | {counts['prompts']:,} ({sum(counts['rows_quarantined'].values()):,} rows quarantined) |",
+        f"| rollouts | {counts['rollouts']:,}, {counts['rollouts_completed']:,} completed |",
+        f"| mean reward | {'not known' if reward is None else f'{reward:.3f}'} |",
+        f"| kept | {counts['rollouts_kept']:,} rollouts in {counts['examples']:,} examples |",
+        *(f"| dropped: {reason} | {count:,} |" for reason, count in counts["rollouts_dropped"].items()),
+        "",
+        "| file | rows |",
+        "|---|---|",
+        *(f"| `{relative_path_of(run, file['key'])}` | {file['rows']:,} |" for file in manifest["dataset_files"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def relative_path_of(run: Run, key: str) -> str:
+    """Path of a published file below the run's folder."""
+    return key.removeprefix(f"{run.prefix}/")
+
+
+def _counts(run: Run, metrics: Metrics, selection: Selection, dataset: Dataset) -> Counts:
+    return Counts(
+        rows=run.prompt_set.num_rows,
+        rows_quarantined=run.prompt_set.num_quarantined,
+        prompts=run.prompt_set.num_prompts,
+        rollouts=selection.num_rollouts,
+        rollouts_completed=metrics.num_completed,
+        rollouts_failed=_failures(metrics),
+        verdicts=metrics.verdicts,
+        rollouts_kept=selection.num_kept,
+        rollouts_dropped=selection.num_dropped,
+        examples=selection.num_examples,
+        examples_unrepresentable=dataset.num_unrepresentable,
+    )
+
+
+def _failures(metrics: Metrics) -> dict[str, int]:
+    return {failure.type: failure.count for failure in metrics.failures if failure.stage == "policy"}
+
+
+def _selection_settings(run: Run) -> dict[str, Any]:
+    return {name: value for name, value in run.settings.selection().items() if name not in ("objective", "formats")}
+
+
+def _card_facts(run: Run, metrics: Metrics, selection: Selection, dataset: Dataset) -> CardFacts:
+    return CardFacts(
+        dataset=run.settings.dataset_name,
+        objective=run.settings.objective,
+        run_id=run.run_id,
+        model=run.model,
+        policy_version=run.policy_version,
+        sampling=run.settings.sampling_params({}),
+        num_repeats=run.settings.num_repeats,
+        verifiers=dict(run.verifiers),
+        selection=_selection_settings(run),
+        num_prompts=metrics.num_prompts,
+        num_rollouts=metrics.num_rollouts,
+        num_examples=dataset.num_examples,
+        dropped=selection.num_dropped,
+        refused=dataset.num_unrepresentable,
+        files=dataset.files,
+    )
+
+
+def _report_facts(run: Run, selection: Selection, dataset: Dataset) -> ReportFacts:
+    return ReportFacts(
+        dataset=run.settings.dataset_name,
+        objective=run.settings.objective,
+        run_id=run.run_id,
+        settings=run.settings.model_dump(mode="json"),
+        num_rows=run.prompt_set.num_rows,
+        num_quarantined=run.prompt_set.num_quarantined,
+        num_kept=selection.num_kept,
+        num_dropped=selection.num_dropped,
+        num_examples=selection.num_examples,
+        num_unrepresentable=dataset.num_unrepresentable,
+        files=[
+            ReportFile(path=relative_path_of(run, file.key), size_bytes=file.size_bytes, rows=file.rows)
+            for file in dataset.files
+        ],
+        links={"manifest": MANIFEST, "metrics": "metrics.json", "dataset card": "README.md"},
+        code_version=installed_versions().get("rollout-collector"),
+    )
+
+
+def _cell(text: str) -> str:
+    """Text by a server or a user, harmless in a cell of a table."""
+    return "".join(c if c.isalnum() or c in " ._-/:" else " " for c in text)[:120]

@@ -170,11 +170,9 @@ def _count(value: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
-
-
-def _share(value: float) -> str:
-    return charts.percent(round(value, 4))
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value == 0 or abs(value) >= 1 else f"{value:.3f}"
 
 
 def _size(size_bytes: int) -> str:
@@ -189,11 +187,9 @@ def _utc(seconds: float) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return "no interval: fewer than two prompts"
-    if estimate.low == estimate.high:
-        return "no interval: all prompts are equal"
-    return f"{estimate.low:.3f} to {estimate.high:.3f}"
+    if estimate.has_interval:
+        return f"{estimate.low:.3f} to {estimate.high:.3f}"
+    return "no interval: fewer than two prompts" if estimate.low is None else "no interval: all prompts are equal"
 
 
 _FILTERS: dict[str, Callable[..., str]] = {
@@ -201,7 +197,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "message": _message,
     "count": _or_unknown(_count),
     "number": _or_unknown(_number),
-    "share": _or_unknown(_share),
+    "share": _or_unknown(charts.percent),
     "duration": _or_unknown(charts.duration),
     "size": _size,
     "utc": _or_unknown(_utc),
@@ -214,7 +210,8 @@ def _charts(m: Metrics) -> dict[str, Markup | None]:
     mark = (m.pass_threshold, f"passes from {m.pass_threshold:g}")
     levels = len(m.pass_rates) - 1
     names = [
-        f"{i}/{levels}" if levels <= 16 and levels != 10 else charts.percent(i / levels) for i in range(levels + 1)
+        f"{i}/{levels}" if levels <= 16 and levels != 10 else charts.whole_percent(i / levels)
+        for i in range(levels + 1)
     ]
     return {
         "rewards": _histogram("Rewards", m.rewards, "reward", mark=mark),
@@ -225,7 +222,7 @@ def _charts(m: Metrics) -> dict[str, Markup | None]:
         else None,
         "pass_at": _pass_at_chart(m) if any(p.estimate.mean is not None for p in m.pass_at) else None,
         "lengths": _histogram("Completion lengths by stop reason", m.completion_lengths, "completion tokens"),
-        "latency": _histogram("Latencies", m.latencies, "seconds for a rollout", x_format=charts.duration),
+        "latency": _histogram("Latencies", m.latencies, "time for a rollout", x_format=charts.duration),
         "attempts": charts.bars(
             "Rollouts by requests sent",
             [str(n) for n in m.attempts],
@@ -246,7 +243,7 @@ def _histogram(title: str, bins: Histogram, x_label: str, **options: Any) -> Mar
 
 def _pass_at_chart(m: Metrics) -> Markup:
     estimates = [p.estimate for p in m.pass_at]
-    intervals = [None if e.low is None or e.high is None else (e.low, e.high) for e in estimates]
+    intervals = [(e.low or 0.0, e.high or 0.0) if e.has_interval else None for e in estimates]
     tips = [f"pass@{p.k}: {_or_unknown(_number)(p.estimate.mean)} ({_interval(p.estimate)})" for p in m.pass_at]
     return charts.bars(
         "pass@k",
@@ -256,7 +253,7 @@ def _pass_at_chart(m: Metrics) -> Markup:
         y_label="prompts solved in k rollouts",
         intervals=intervals,
         largest=1.0,
-        y_format=charts.percent,
+        y_format=charts.whole_percent,
         tips=tips,
     )
 

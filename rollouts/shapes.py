@@ -1,9 +1,10 @@
-"""Which JSON rows must come early in a file, because loaders infer the types of a whole file from its beginning.
+"""What a JSON loader will make of a file: which rows must come early in it, and whether texts come back as dates.
 
-`datasets` looks at the first 10 MB of a JSONL file. A field whose objects have different keys there becomes free-form
-and takes anything later; a key, or a type of value, that first appears after them makes the file unreadable. So a row
-is worth moving to the front when it shows a shape that no row before it had. There are few such rows in any file: a
-path has a handful of scalar types, and objects that were seen with two sets of keys are free-form from then on.
+Loaders infer the types of a whole file from its beginning; `datasets` looks at the first 10 MB of a JSONL file. A field
+whose objects have different keys there becomes free-form and takes anything later; a key, or a type of value, that first
+appears after them makes the file unreadable. So a row is worth moving to the front when it shows a shape that no row
+before it had. There are few such rows in any file: a path has a handful of scalar types, and objects that were seen with
+two sets of keys are free-form from then on.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, TypeAlias, cast
 _Path: TypeAlias = tuple[str, ...]
 _Kind: TypeAlias = str | frozenset[str]
 
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
-"""Start of texts that Arrow's JSON reader may take for timestamps: a column of dates alone is not a text column."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
+"""Texts that Arrow's JSON reader takes for timestamps when a field holds nothing else (measured with pyarrow 26)."""
 
 
 class Shapes:
@@ -38,6 +39,14 @@ class Shapes:
                 self._observe((name,), value)
         return self._num_seen > num_seen
 
+    @property
+    def read_as_dates(self) -> bool:
+        """Whether a text field held dates only, so that loaders give it back as timestamps, in another spelling."""
+        return any(
+            kinds == {"date"} and not any(self._is_free_form(path[:length]) for length in range(1, len(path)))
+            for path, kinds in self._seen.items()
+        )
+
     def _observe(self, path: _Path, value: Any) -> None:
         match value:
             case None:
@@ -47,7 +56,7 @@ class Shapes:
             case list():
                 self._observe_array(path, cast("list[Any]", value))
             case str():
-                self._note(path, "date" if _DATE.match(value) else "text")
+                self._note(path, "date" if _DATE.fullmatch(value) else "text")
             case _:
                 self._note(path, type(value).__name__)
 

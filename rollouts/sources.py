@@ -46,6 +46,7 @@ _OTHERS: dict[bytes, str] = {
     b"ARROW1": "an Arrow file: save it as Parquet",
     b"ORC": "an ORC file: save it as Parquet",
     b"SQLite format 3\x00": "a database: export the table as JSON Lines",
+    b"\xff\xfe\x00\x00": "UTF-32 text: convert it with iconv -f UTF-32 -t UTF-8",
     b"\xff\xfe": "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8",
     b"\xfe\xff": "UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8",
     b"\x00\x00\xfe\xff": "UTF-32 text: convert it with iconv -f UTF-32 -t UTF-8",
@@ -80,21 +81,22 @@ def find_sources(address: str, options: dict[str, Any] | None = None) -> list[So
         ConfigError: There is no such file, it is a directory, nothing matches, or the scheme is unknown.
         StoreError: The place cannot be listed just now.
     """
+    if not address.strip():
+        raise ConfigError("the input is empty: give a file, a glob or a URL")
     if address == BUNDLED:
         from rollouts.simulator import BUNDLED_PROMPTS
 
-        address = str(BUNDLED_PROMPTS)
+        return [Source(str(BUNDLED_PROMPTS), BUNDLED, LocalFileSystem())]
     shown = without_credentials(address)
-    if not address.strip():
-        raise ConfigError("the input is empty: give a file, a glob or a URL")
-    try:
-        file_system, path = fsspec.url_to_fs(address, **(options or {}))
-    except (ValueError, ImportError) as error:
-        scheme = address.split("://")[0]
-        raise ConfigError(f"cannot read {shown!r}: no file system is installed for {scheme}://") from error
+    with reading(shown):
+        try:
+            file_system, path = fsspec.url_to_fs(address, **(options or {}))
+        except (ValueError, ImportError) as error:
+            scheme = address.split("://", maxsplit=1)[0]
+            raise ConfigError(f"cannot read {shown}: no file system is installed for {scheme}://") from error
     if isinstance(file_system, LocalFileSystem):
-        local = path if "://" in address else str(Path(address).expanduser())
-        return _find_local(local, shown, file_system)
+        # fsspec makes paths absolute; records keep the name that the user gave.
+        return _find_local(path if "://" in address else os.path.expanduser(address), shown, file_system)  # noqa: PTH111
     return _find_remote(path, shown, file_system)
 
 
@@ -127,7 +129,10 @@ def without_credentials(address: str) -> str:
 def _bare(url: str) -> str:
     if "://" not in url:
         return url
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ConfigError("the input is not a URL: look at its brackets") from error
     account, _, host = parts.netloc.rpartition("@")
     # Azure puts the container before the @; only a password, or an HTTP account, is a secret.
     secret = ":" in account or parts.scheme in ("http", "https")
@@ -151,8 +156,9 @@ def _find_local(pattern: str, shown: str, file_system: Any) -> list[Source]:
 
 def _expand_local(pattern: str, shown: str, file_system: Any) -> list[Source]:
     if not glob.has_magic(pattern):
-        raise ConfigError(f"{shown} does not exist (looked in {Path.cwd().name or '/'}/)")
-    matches = sorted(match for match in glob.glob(pattern, recursive=True) if Path(match).is_file())
+        raise ConfigError(f"{shown} does not exist" + ("" if Path(pattern).is_absolute() else f" in {Path.cwd()}"))
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    matches = sorted(match for match in found if Path(match).is_file())
     return [Source(match, match, file_system) for match in _at_least_one(matches, shown)]
 
 
@@ -187,7 +193,7 @@ def _fingerprint(source: Source) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _decompressed(file: io.BufferedReader) -> Iterator[bytes]:
+def _decompressed(file: io.BufferedReader[ForeignFile]) -> Iterator[bytes]:
     magic = file.peek(4)[:4]
     if magic.startswith(_GZIP):
         return _gunzipped(file)
@@ -196,7 +202,7 @@ def _decompressed(file: io.BufferedReader) -> Iterator[bytes]:
     return iter(lambda: file.read1(CHUNK_BYTES), b"")
 
 
-def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
+def _gunzipped(file: io.BufferedReader[ForeignFile]) -> Iterator[bytes]:
     with gzip.GzipFile(fileobj=file) as members:
         try:
             # read1, because read would throw away what it has when the stream breaks off.
@@ -208,7 +214,7 @@ def _gunzipped(file: io.BufferedReader) -> Iterator[bytes]:
             raise DamagedFile(f"the gzip stream is corrupt ({error})") from error
 
 
-def _unzstd(file: io.BufferedReader) -> Iterator[bytes]:
+def _unzstd(file: io.BufferedReader[ForeignFile]) -> Iterator[bytes]:
     # One object for each frame: the library's stream reader ends without an error where a file breaks off.
     frame = None
     while piece := file.read(_ZSTD_INPUT_BYTES):
@@ -251,16 +257,13 @@ def _other_format(head: bytes) -> str | None:
             return problem
     lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip()]
     first, second = (line.strip() for line in [*lines, b"", b""][:2])
-    if first.startswith(b"[") and first[1:].lstrip()[:1] in (b"", b"{"):
+    goes_on = first.endswith((b"{", b"[", b","))
+    lists_rows = first.startswith(b"[") and first[1:].lstrip()[:1] in (b"", b"{")
+    if lists_rows and (goes_on or not second.startswith(b"{")):
         return 'one big JSON list: write one row a line (jq -c ".[]" file.json > file.jsonl)'
-    opened = first == b"{" or (first.startswith(b"{") and first.endswith((b"{", b"[", b",")))
-    if opened and second and not second.startswith(b"{"):
+    if first.startswith(b"{") and goes_on and second and (first.endswith(b"[") or not second.startswith(b"{")):
         return 'JSON spread over several lines: write one row a line (jq -c "." file.json > file.jsonl)'
-    if opened and first != b"{" and second.startswith(b"{") and first.endswith(b"["):
-        return "one JSON object with a list of rows in it: write one row a line (jq -c with the name of the list)"
     is_table = first[:1] not in (b"{", b"[") and any(sign in first for sign in b",;\t")
     if is_table and len(lines) > 1 and not any(line.lstrip().startswith(b"{") for line in lines):
         return "a table of text such as CSV: save it as JSON Lines or Parquet"
     return None
-
-

@@ -65,7 +65,8 @@ class VerifierPool:
 
         Args:
             num_workers: Worker processes; `None` for one for each CPU this process may use, at most 8.
-            limit_s: Seconds one judgement may take in a worker before it counts as hung.
+            limit_s: Seconds of processor time one judgement may take in a worker before it counts as hung; one that
+                waits instead of computing is given five times as long.
             memory_limit_bytes: Address space of a worker.
             extra_verifiers: More kinds, each with its class as `module:Class`. They run in workers.
 

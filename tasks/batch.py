@@ -13,7 +13,13 @@ from tasks.caching import is_retryable
 from tasks.progress import tally_of
 
 
-@task(name="batch", retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+@task(
+    name="batch",
+    task_run_name="batch {run.prompt_set.num_prompts} prompts",
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+)
 def batch(run: Run) -> list[Batch]:
     """Cut the run into batches, and find what has been sampled before."""
     batches = plan_batches(store_of(run.settings.output), run.prompt_set, run.settings, run.sampling_id)

@@ -25,7 +25,14 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     )
 
 
-@task(name="filter", cache_key_fn=_key, retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+@task(
+    name="filter",
+    task_run_name="filter for {run.settings.objective}",
+    cache_key_fn=_key,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+)
 def filter_rollouts(run: Run, shards: list[VerdictShard]) -> Selection:
     """Decide what becomes training data.
 

@@ -22,7 +22,14 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     return cache_key(store_of(run.settings.output), "format", [manifest], run.run_id, run.prefix, selection.sha256)
 
 
-@task(name="format", cache_key_fn=_key, retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+@task(
+    name="format",
+    task_run_name="format {run.settings.dataset_name}",
+    cache_key_fn=_key,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+)
 def format_dataset(run: Run, shards: list[VerdictShard], selection: Selection) -> Dataset:
     """Write the dataset's files and the table of what was dropped.
 

@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import cast
+from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from rich.console import Console
@@ -81,7 +83,8 @@ def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -
 
 
 def _artifact() -> Callable[[Snapshot], None]:
-    artifact_id = create_progress_artifact(progress=0.0, key="progress", description="starting")
+    # Called without a running event loop, so Prefect answers with the id and not with a coroutine.
+    artifact_id = cast("UUID", create_progress_artifact(progress=0.0, key="progress", description="starting"))
 
     def show(seen: Snapshot) -> None:
         percent = 100.0 * seen.done / seen.total if seen.total else 0.0

@@ -27,13 +27,20 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     )
 
 
-@task(name="publish", cache_key_fn=_key, retries=2, retry_delay_seconds=5, retry_condition_fn=is_retryable)
+@task(
+    name="publish",
+    task_run_name="publish {run.prefix}",
+    cache_key_fn=_key,
+    retries=2,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_retryable,
+)
 def publish(run: Run, shards: list[VerdictShard], selection: Selection, dataset: Dataset) -> Published:
     """Write everything that goes with the dataset, then the manifest."""
     return publish_run(store_of(run.settings.output), run, shards, selection, dataset)
 
 
-@task(name="announce")
+@task(name="announce", task_run_name="announce {run.prefix}")
 def announce(run: Run, published: Published) -> None:
     """Show the result in the Prefect UI: a summary, and links to the report and the manifest."""
     store = store_of(run.settings.output)

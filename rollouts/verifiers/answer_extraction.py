@@ -59,7 +59,7 @@ def final_answer(text: str) -> str | None:
 def bare(answer: str) -> str:
     """Strip what surrounds an answer but is no part of it: white space, emphasis, math delimiters, the full stop."""
     answer = answer.strip().strip("*`").strip()
-    answer = answer.removesuffix(".").rstrip()
+    answer = answer.removesuffix(".").strip("*` \t\n").removesuffix(".").rstrip()
     for opening, closing in _MATH_DELIMITERS:
         inner = answer[len(opening) : -len(closing)]
         if answer.startswith(opening) and answer.endswith(closing) and inner and "$" not in inner.replace(r"\$", ""):

@@ -5,8 +5,9 @@ new worker costs milliseconds and shares that memory. Forking the calling proces
 threads hold.
 
 Workers stay lean: they do not import the program that started them (an orchestrator costs 80 MiB and a second), and
-whatever they print goes nowhere. A worker that is over its time limit is ended by the kernel's alarm, which needs
-neither the interpreter lock nor a living parent. POSIX only.
+whatever they print goes nowhere. A worker that is over its limit is ended by the kernel's timer, which needs neither
+the interpreter lock nor a living parent. The limit is processor time, so a busy machine does not turn a slow
+judgement into a hung one; one that waits instead of computing is given `WALL_FACTOR` times as long. POSIX only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,11 @@ from rollouts.verifiers.judgement import Finding, Job, fault_of, judge
 
 PRELOADED = ("rollouts.verifiers.isolation", "math_verify")
 """Modules that the fork server imports once for all workers."""
+
+WALL_FACTOR = 5
+"""Seconds of real time a judgement may take, for each second of processor time it may use."""
+LIMIT_SIGNALS = frozenset({signal.SIGPROF, signal.SIGALRM})
+"""Signals that end a worker over its limit: of processor time, and of real time."""
 
 _main_module_lock = threading.Lock()
 
@@ -72,8 +78,8 @@ def prepare_worker(memory_limit_bytes: int) -> None:
     Args:
         memory_limit_bytes: Address space of the process; allocations above it raise `MemoryError` in the verifier.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler in Python would wait for the interpreter lock
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, *LIMIT_SIGNALS):
+        signal.signal(number, signal.SIG_DFL)  # a handler in Python would wait for the interpreter lock
     devnull = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(devnull, stream)
@@ -91,15 +97,21 @@ def judge_in_worker(jobs: Sequence[Job], limit_s: float) -> list[Finding]:
 
     Args:
         jobs: What to judge.
-        limit_s: Seconds each job may take.
+        limit_s: Seconds of processor time each job may take, and a `WALL_FACTOR`-th of its real time.
     """
     findings: list[Finding] = []
     for job in jobs:
-        signal.setitimer(signal.ITIMER_REAL, limit_s)
+        _set_timers(limit_s)
         try:
             findings.append(judge(job))
         except BaseException as error:  # noqa: BLE001 - exits and interrupts raised by a verifier end no worker
             findings.append(fault_of(error))
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _set_timers(0)
     return findings
+
+
+def _set_timers(limit_s: float) -> None:
+    """End this process after `limit_s` seconds of processor time; 0 calls that off."""
+    signal.setitimer(signal.ITIMER_PROF, limit_s)
+    signal.setitimer(signal.ITIMER_REAL, limit_s * WALL_FACTOR)

@@ -1,7 +1,7 @@
 """A pool of worker processes in which only the guilty judgement fails.
 
 Judgements travel many to a message, because a message costs about as much as one easy judgement. When a worker dies,
-by its own alarm or by itself, the judgements it held are made again one at a time: the one that kills its worker
+by its own timer or by itself, the judgements it held are made again one at a time: the one that kills its worker
 again is the guilty one, and the others get their rewards.
 """
 
@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from rollouts.errors import VerifierError
-from rollouts.verifiers.isolation import LeanContext, judge_in_worker, prepare_worker
+from rollouts.verifiers.isolation import LIMIT_SIGNALS, WALL_FACTOR, LeanContext, judge_in_worker, prepare_worker
 from rollouts.verifiers.judgement import Finding, Job
 
 CHUNK = 16
@@ -25,7 +25,7 @@ CHUNK = 16
 MESSAGES_PER_WORKER = 1000
 """Messages after which a worker is replaced, so that what a library hoards is given back."""
 GRACE_S = 5.0
-"""Seconds beyond the sum of a message's limits after which the pool kills a worker whose own alarm did not."""
+"""Seconds beyond the sum of a message's limits after which the pool kills a worker whose own timers did not."""
 LAUNCHES = 3
 """Times a judgement is handed out when the pool as a whole breaks, which says nothing about that judgement."""
 _LOOK_S = 1.0
@@ -39,7 +39,7 @@ class WorkerPool:
 
         Args:
             num_workers: Worker processes; `None` for one for each CPU this process may use, at most 8.
-            limit_s: Seconds one judgement may take.
+            limit_s: Seconds of processor time one judgement may take; `WALL_FACTOR` times as long in real time.
             memory_limit_bytes: Address space of a worker.
         """
         self._num_workers = num_workers or min(8, _num_cpus())
@@ -93,7 +93,7 @@ class WorkerPool:
 
     def _hand_out(self, jobs: Sequence[Job]) -> _Errand:
         processes = self._running()
-        timeout_s = len(jobs) * self._limit_s + GRACE_S
+        timeout_s = len(jobs) * self._limit_s * WALL_FACTOR + GRACE_S
         try:
             return processes, processes.schedule(judge_in_worker, args=(list(jobs), self._limit_s), timeout=timeout_s)
         except RuntimeError:  # it broke, or was closed, after it was looked at
@@ -119,12 +119,13 @@ class WorkerPool:
         except TimeoutError as error:
             raise _WorkerLost(self._over_limit, hung=True) from error
         except ProcessExpired as error:
-            hung = error.exitcode == -signal.SIGALRM
+            hung = -error.exitcode in LIMIT_SIGNALS
             raise _WorkerLost(self._over_limit if hung else _death(error.exitcode), hung=hung) from error
 
     @property
     def _over_limit(self) -> str:
-        return f"the verifier did not finish within {self._limit_s:g} s"
+        wall_s = self._limit_s * WALL_FACTOR
+        return f"the verifier did not finish within {self._limit_s:g} s of processor time ({wall_s:g} s in all)"
 
     def _running(self) -> ProcessPool:
         """Return the process pool, a new one when there is none or the last one broke."""

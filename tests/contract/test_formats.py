@@ -475,6 +475,17 @@ def test_values_that_change_their_type_after_ten_megabytes_load(tmp_path):
     ]
 
 
+def test_a_file_whose_answers_are_all_dates_is_left_out_where_loaders_would_change_them(tmp_path):
+    dates = [make_group(make_prompt(f"Day {i}?", ground_truth=f"2024-12-{10 + i}", number=i)) for i in range(3)]
+    with DatasetWriter(Store(str(tmp_path)), "run", formats_for("rl", TRAINERS), "days") as writer:
+        for example in dates:
+            writer.add(example, "train")
+        assert [file.format for file in writer.close()] == ["trl_rollouts", "verl"]
+        assert writer.refused["trl"] == {"reads_as_dates": 3}
+    mixed = publish(tmp_path / "mixed", "rl", [*dates, make_group()], ["trl"])
+    assert load(tmp_path / "mixed", mixed[0])["ground_truth"] == ["2024-12-10", "4", "2024-12-11", "2024-12-12"]
+
+
 def test_a_group_that_is_put_first_stays_whole(tmp_path):
     plain = [make_group(make_prompt(number=i)) for i in range(3)]
     (*_, file) = publish(tmp_path, "rl", [*plain, make_group(make_prompt(tools=[ADD], number=9))], ["nemo_rl"])

@@ -154,7 +154,7 @@ def try_grpo(rollouts: Dataset) -> str:
 
 def expected_rows(folder: Path) -> dict[str, int]:
     """Rows of each format's training split, as the manifest says."""
-    files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["files"]
+    files = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["dataset_files"]
     return {file["format"]: file["rows"] for file in files if file["split"] == "train"}
 
 

@@ -82,7 +82,8 @@ def test_hostile_names_break_neither_the_front_matter_nor_the_text(objective):
     )
     matter, body = front_matter(dataset_card(facts))
     assert matter["pretty_name"] == HOSTILE
-    outside_of_code = re.sub(r"(?<!\\)`[^`\n]+`", "", body)
+    outside_of_blocks = re.sub(r"\n```\w+\n.*?\n```\n", "\n", body, flags=re.DOTALL)
+    outside_of_code = re.sub(r"(?<!\\)`[^`\n]+`", "", outside_of_blocks)
     assert "<script>" not in outside_of_code
     assert "](http" not in outside_of_code
     assert "49" not in body

@@ -1,3 +1,5 @@
+import pytest
+
 from rollouts.shapes import Shapes
 
 
@@ -33,3 +35,19 @@ def test_one_new_row_makes_the_rows_of_an_example_new():
     assert shapes.add([{"a": 1}, {"a": 2}])
     assert shapes.add([{"a": 3}, {"b": 4}])
     assert not shapes.add([{"a": 3}, {"b": 4}])
+
+
+@pytest.mark.parametrize(
+    ("rows", "as_dates"),
+    [
+        ([{"a": "2024-12-25"}, {"a": "2024-12-25T10:30:00Z"}], True),
+        ([{"a": [{"text": "2024-12-25 10:30"}]}], True),
+        ([{"a": "2024-12-25"}, {"a": "soon"}], False),
+        ([{"a": "2024-12-25 is the day"}], False),
+        ([{"a": {"text": "2024-12-25"}}, {"a": {"other": 1}}], False),
+    ],
+)
+def test_a_field_with_nothing_but_dates_is_read_as_dates(rows, as_dates):
+    shapes = Shapes()
+    shapes.add(rows)
+    assert shapes.read_as_dates == as_dates

@@ -26,7 +26,7 @@ EXTRA = {
 @pytest.fixture(scope="module")
 def pool() -> Iterator[VerifierPool]:
     sys.path.insert(0, str(FAULTY))
-    with VerifierPool(num_workers=2, limit_s=0.5, extra_verifiers=EXTRA) as pool:
+    with VerifierPool(num_workers=2, limit_s=0.4, extra_verifiers=EXTRA) as pool:
         pool.warm_up()
         yield pool
     sys.path.remove(str(FAULTY))
@@ -77,7 +77,7 @@ def test_a_tower_of_powers_fails_alone_and_within_its_limit(pool):
     assert [verdict.reward for verdict in verdicts] == [1.0] * 20 + [None, 0.0, 1.0]
     assert verdicts[20].status is VerdictStatus.VERIFIER_FAILED
     assert verdicts[20].error is not None
-    assert "did not finish within 0.5 s" in verdicts[20].error.message
+    assert "did not finish within 0.4 s" in verdicts[20].error.message
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_whatever_a_verifier_does_only_its_own_rollout_has_no_reward(pool, comma
 
 
 def test_several_guilty_rollouts_of_one_message_are_all_found(pool):
-    verdicts = commands(pool, "die", "fine", "sleep", "segfault", "fine too", "die ")
+    verdicts = commands(pool, "die", "fine", "forever", "segfault", "fine too", "die ")
     assert [verdict.reward for verdict in verdicts] == [None, 1.0, None, None, 1.0, None]
 
 
@@ -270,9 +270,9 @@ def test_a_worker_killed_while_idle_costs_no_verdict(pool):
 
 
 def test_closing_a_pool_under_a_batch_costs_no_verdict():
-    with VerifierPool(num_workers=1, limit_s=0.5, extra_verifiers=EXTRA) as own, ThreadPoolExecutor(1) as threads:
+    with VerifierPool(num_workers=1, limit_s=0.4, extra_verifiers=EXTRA) as own, ThreadPoolExecutor(1) as threads:
         own.warm_up()
-        batch = threads.submit(commands, own, "sleep", "fine")
+        batch = threads.submit(commands, own, "forever", "fine")
         time.sleep(0.2)
         own.close()
         assert [verdict.reward for verdict in batch.result(timeout=20)] == [None, 1.0]

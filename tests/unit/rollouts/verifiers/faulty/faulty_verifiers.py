@@ -62,9 +62,6 @@ class Obeys(_Obliging):
                 time.sleep(600)
             case ["pid"]:
                 return Score(reward=1.0, answer=str(os.getpid()))
-            case ["disarm"]:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                time.sleep(600)
             case ["print"]:
                 print("x" * 10_000_000)
             case ["memory"]:

@@ -1,0 +1,157 @@
+"""Prompt sets: one pass over the input makes a snapshot of its prompts and a quarantine of everything else.
+
+A run reads the snapshot, so a file that changes later cannot change a run. Every row that was read is in exactly one
+of the two, in the order of the files. The same files give the same snapshot, byte for byte, on every machine. Memory
+does not follow the input, except for some 120 bytes a prompt that find duplicates.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from rollouts import shards
+from rollouts.errors import NothingToPublish
+from rollouts.identity import canonical_json, content_id
+from rollouts.layout import PROMPTS
+from rollouts.prompts import CheckGroundTruth, PromptReader
+from rollouts.records import Prompt
+from rollouts.references import PromptSet
+from rollouts.rows import BadRow, Reason, Row, UnusableRow
+from rollouts.settings import CollectSettings
+from rollouts.sources import Source, find_sources, read_rows
+from rollouts.storage import Store
+
+_SNAPSHOT = "snapshot.parquet"
+_QUARANTINE = "quarantine.jsonl"
+_KEY_BYTES = 12
+"""Bytes of a prompt id that find duplicates: a false one among 10 million prompts has a chance of 1 to 10**15."""
+_LINE_BITS = 40
+
+
+def load_prompt_set(
+    settings: CollectSettings,
+    store: Store,
+    check_ground_truth: CheckGroundTruth | None = None,
+    source_options: dict[str, Any] | None = None,
+) -> PromptSet:
+    """Read the input of a run into the store.
+
+    Args:
+        settings: Names the input and says how rows become prompts.
+        store: Where snapshot and quarantine go: store/prompts/ID.parquet and store/prompts/ID.quarantine.jsonl.
+        check_ground_truth: Asks a verifier kind whether it can use a reference answer; `None` asks nobody.
+        source_options: Options of fsspec for the input, credentials among them.
+
+    Returns:
+        A reference. `num_rows` equals `num_prompts` plus all of `num_quarantined`; with a limit, rows after the last
+        prompt that was needed are not read.
+
+    Raises:
+        ConfigError: A setting or a file as a whole has to be changed.
+        NothingToPublish: No row is usable; nothing is written to the store.
+        StoreError: The input or the store fails just now.
+    """
+    reader = PromptReader(settings, check_ground_truth)
+    sources = find_sources(settings.input, source_options)
+    with tempfile.TemporaryDirectory(prefix="prompts-") as folder:
+        spool = Path(folder)
+        with (spool / _QUARANTINE).open("wb") as quarantine:
+            loading = _Loading(reader, sources, quarantine)
+            shards.write_prompts(Store(folder), _SNAPSHOT, islice(loading.prompts(), settings.limit))
+        if loading.num_prompts == 0:
+            raise NothingToPublish(loading.complaint())
+        return _published(loading, spool, store)
+
+
+class _Loading:
+    """State of one pass over the input."""
+
+    def __init__(self, reader: PromptReader, sources: list[Source], quarantine: IO[bytes]) -> None:
+        self._reader = reader
+        self._sources = sources
+        self._quarantine = quarantine
+        self._seen: dict[bytes, int] = {}
+        self._prompts_digest = hashlib.sha256()
+        self._quarantine_digest = hashlib.sha256()
+        self._first_bad: BadRow | None = None
+        self.num_prompts = 0
+        self.num_quarantined: Counter[Reason] = Counter()
+        self.read: list[str] = []
+        """Names of the files that were opened."""
+
+    def prompts(self) -> Iterator[Prompt]:
+        """Yield usable prompts, each once; everything else goes to the quarantine."""
+        for index, source in enumerate(self._sources):
+            self.read.append(source.name)
+            for row in read_rows(source):
+                prompt = self._prompt(row, index)
+                if prompt is not None:
+                    self.num_prompts += 1
+                    self._prompts_digest.update(bytes.fromhex(prompt.prompt_id))
+                    yield prompt
+
+    def prompt_set_id(self) -> str:
+        """Content id of what was read so far."""
+        digests = self._prompts_digest.hexdigest(), self._quarantine_digest.hexdigest()
+        return content_id("prompt_set", self.num_prompts, *digests)
+
+    def complaint(self) -> str:
+        """Say why nothing is usable."""
+        where = ", ".join(self.read[:3]) + (f" and {len(self.read) - 3} more" if len(self.read) > 3 else "")
+        num_rows = self.num_quarantined.total()
+        if self._first_bad is None:
+            return f"no prompt in {where}: there is no row in it"
+        counts = ", ".join(f"{number} {reason}" for reason, number in self.num_quarantined.most_common(3))
+        first = self._first_bad
+        start = f"no usable prompt in {where}: all {num_rows} rows are left out ({counts})."
+        return f"{start} First: {first.source}, line {first.line}: {first.message}"
+
+    def _prompt(self, row: Row | BadRow, source_index: int) -> Prompt | None:
+        if isinstance(row, BadRow):
+            return self._reject(row)
+        try:
+            prompt = self._reader.read(row)
+            self._refuse_duplicate(prompt, source_index)
+        except UnusableRow as error:
+            return self._reject(row.rejected(error))
+        return prompt
+
+    def _refuse_duplicate(self, prompt: Prompt, source_index: int) -> None:
+        here = source_index << _LINE_BITS | prompt.line
+        first = self._seen.setdefault(bytes.fromhex(prompt.prompt_id)[:_KEY_BYTES], here)
+        if first != here:
+            source, line = self._sources[first >> _LINE_BITS].name, first & (1 << _LINE_BITS) - 1
+            raise UnusableRow(Reason.DUPLICATE, f"the same prompt as line {line} of {source}")
+
+    def _reject(self, row: BadRow) -> None:
+        self._first_bad = self._first_bad or row
+        self.num_quarantined[row.reason] += 1
+        self._quarantine_digest.update(canonical_json([row.line, row.reason]))
+        self._quarantine.write(msgspec.json.encode(row) + b"\n")
+
+
+def _published(loading: _Loading, spool: Path, store: Store) -> PromptSet:
+    prompt_set_id = loading.prompt_set_id()
+    key, quarantine_key = f"{PROMPTS}/{prompt_set_id}.parquet", f"{PROMPTS}/{prompt_set_id}.quarantine.jsonl"
+    num_quarantined = {str(reason): number for reason, number in sorted(loading.num_quarantined.items())}
+    # The quarantine goes first, so that whoever sees a snapshot finds what it leaves out.
+    if num_quarantined:
+        store.upload(spool / _QUARANTINE, quarantine_key)
+    store.upload(spool / _SNAPSHOT, key)
+    return PromptSet(
+        prompt_set_id=prompt_set_id,
+        key=key,
+        quarantine_key=quarantine_key if num_quarantined else None,
+        num_rows=loading.num_prompts + sum(num_quarantined.values()),
+        num_prompts=loading.num_prompts,
+        num_quarantined=num_quarantined,
+        sources=loading.read,
+    )

@@ -1,0 +1,74 @@
+"""Blocks as Prefect wants them, and what they build."""
+
+import pytest
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
+from pydantic import SecretStr
+
+from blocks import ArtifactStore, PolicyServer
+from blocks.artifact_store import saved_store, store_of
+from blocks.policy_server import endpoint_of
+from rollouts.errors import ConfigError
+from rollouts.settings import PolicyAddress
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("block", [PolicyServer, ArtifactStore])
+class TestBlockStandards(BlockStandardTestSuite):
+    @pytest.fixture
+    def block(self, block):
+        return block
+
+    def test_has_a_valid_image(self, block):
+        """Blocks have no logo, so nothing is fetched from the network."""
+        assert block._logo_url is None
+
+
+def test_what_an_address_sets_wins_over_the_block() -> None:
+    server = PolicyServer(url="http://a:1/v1", model="m", version="v1", api_key=SecretStr("k"))
+    assert server.endpoint(PolicyAddress(block="x")).url == "http://a:1/v1"
+    endpoint = server.endpoint(PolicyAddress(block="x", model="other", url="http://b:1/v1/"))
+    assert (endpoint.url, endpoint.model, endpoint.version) == ("http://b:1/v1", "other", "v1")
+    assert endpoint.api_key is not None
+    assert endpoint.api_key.get_secret_value() == "k"
+
+
+def test_the_key_comes_from_the_environment_and_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    endpoint = endpoint_of(PolicyAddress(url="http://a:1/v1", model="m", api_key_env="MY_KEY"))
+    assert endpoint.api_key is not None
+    assert "sk-very-secret" not in repr(endpoint)
+
+
+def test_the_url_stands_in_for_a_version_that_was_not_given() -> None:
+    assert endpoint_of(PolicyAddress(url="http://a:1/v1", model="m")).version == "http://a:1/v1"
+    assert endpoint_of(PolicyAddress(url="http://a:1/v1", model="m", version="step-10")).version == "step-10"
+
+
+@pytest.mark.parametrize("url", ["a:1/v1", "http://u:p@a/v1", "http://a/v1?key=1", "ftp://a/v1"])
+def test_a_url_that_cannot_be_one_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(ConfigError, match="must look like") as caught:
+        endpoint_of(PolicyAddress(url=url, model="m"))
+    assert url not in str(caught.value)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_blocks_are_found_by_name(tmp_path) -> None:
+    ArtifactStore(root=str(tmp_path)).save("here", overwrite=True)
+    PolicyServer(url="http://a:1/v1", model="m", api_key=SecretStr("k")).save("there", overwrite=True)
+    assert store_of("artifact-store/here").root == str(tmp_path)
+    endpoint = endpoint_of(PolicyAddress(block="there"))
+    assert (endpoint.url, endpoint.model) == ("http://a:1/v1", "m")
+    assert endpoint.api_key is not None
+    with pytest.raises(ConfigError, match="no policy-server block named 'nowhere'"):
+        endpoint_of(PolicyAddress(block="nowhere"))
+    with pytest.raises(ConfigError, match="no artifact-store block named 'nowhere'"):
+        saved_store("artifact-store/nowhere")
+
+
+def test_a_store_keeps_results_and_says_when_there_is_none(tmp_path) -> None:
+    store = ArtifactStore(root=str(tmp_path))
+    store.write_path("generate-1", b"{}")
+    assert store.read_path("generate-1") == b"{}"
+    assert (tmp_path / "store/results/generate-1").exists()
+    with pytest.raises(ValueError, match="no result"):
+        store.read_path("generate-2")

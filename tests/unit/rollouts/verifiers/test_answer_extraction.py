@@ -1,0 +1,133 @@
+import time
+
+import pytest
+
+from rollouts.verifiers.answer_extraction import TAIL_CHARS, answer_part, bare, final_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("plain", "plain"),
+        ("<think>a</think>b", "b"),
+        ("a</think>b", "b"),
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("<think></think>", ""),
+        ("<think>a", None),
+        ("<think>a</think>b<think>c", None),
+        ("a</think>b<think>", None),
+        ("< think >a", "< think >a"),
+        ("", ""),
+    ],
+)
+def test_the_answer_part_follows_the_last_closed_thinking_block(text, part):
+    assert answer_part(text) == part
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{5}", "5"),
+        (r"\boxed {5}", "5"),
+        (r"\fbox{5}", "5"),
+        (r"\boxed{\frac{1}{2}} and more text", r"\frac{1}{2}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \mid x > 0 \right\}}", r"\left\{ x \mid x > 0 \right\}"),
+        (r"\boxed{1} is a step, \boxed{2} is the end", "2"),
+        (r"\boxed{1}, \boxed{2}", "1, 2"),
+        (r"$\boxed{1}$ or $\boxed{2}$", "1, 2"),
+        (r"\(\boxed{1}\) \text{and} \(\boxed{2}\)", "1, 2"),
+        (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{$5$.}", "5"),
+        (r"\boxed{5", None),
+        (r"\boxed{4} \boxed{5", None),
+        (r"\boxed{}", None),
+        (r"\boxed{ }", None),
+        (r"\boxed{4}, \boxed{}", None),
+        (r"\boxed 5", None),
+        (r"\boxed{5\}", None),
+    ],
+)
+def test_the_last_box_is_the_answer_and_a_list_of_boxes_is_one(text, answer):
+    assert final_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Answer: 5", "5"),
+        ("reasons\n\nanswer:5\n\n", "5"),
+        ("The answer is 5.", "5"),
+        ("the final answer is: $5$.", "5"),
+        ("So, the correct answer is 5", "5"),
+        ("My answer = 5", "5"),
+        ("**Answer:** 5", "5"),
+        ("**Final Answer: 5**", "5"),
+        ("**Answer**: `5`", "5"),
+        ("> Answer: 5", "5"),
+        ("#### 5", "5"),
+        ("Answer: 2**3", "2**3"),
+        ("The answer is not 5", "not 5"),
+        ("Is the answer 5?", None),
+        ("The answer is 5.\nOr is it?", None),
+        ("I doubt that the answer is 5", None),
+        ("The answer isotope 5", None),
+        ("Answer:", None),
+        ("##### 5", None),
+        ("5", None),
+        ("", None),
+        ("\n\n", None),
+    ],
+)
+def test_a_last_line_that_states_the_answer_is_read_and_other_lines_are_not(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_a_box_goes_before_a_statement_even_when_it_holds_nothing():
+    assert final_answer("\\boxed{5}\nAnswer: 6") == "5"
+    assert final_answer("\\boxed{}\nAnswer: 6") is None
+
+
+def test_only_the_end_of_the_answer_part_is_searched():
+    assert final_answer(r"\boxed{5}" + " " * TAIL_CHARS) is None
+    assert final_answer(" " * TAIL_CHARS + r"\boxed{5}") == "5"
+
+
+@pytest.mark.parametrize(
+    ("answer", "stripped"),
+    [
+        ("$5$", "5"),
+        ("$$5$$", "5"),
+        (r"\(5\)", "5"),
+        (r"\[ 5. \]", "5"),
+        ("$5$ or $6$", "$5$ or $6$"),
+        (r"\$5", r"\$5"),
+        ("$5", "$5"),
+        ("$", "$"),
+        ("**5**.", "5"),
+        ("**5.**", "5"),
+        ("`5`", "5"),
+        ("", ""),
+    ],
+)
+def test_math_delimiters_are_stripped_only_as_a_pair_around_the_whole(answer, stripped):
+    assert bare(answer) == stripped
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{" * 50_000,
+        r"\boxed{1}," * 50_000,
+        "{" * 500_000,
+        "<think>" * 100_000,
+        "</think>" * 100_000,
+        "answer" + " " * 500_000,
+        "* " * 200_000 + "answer",
+        r"\boxed{1}" + r"\quad" * 100_000 + r"\boxed{2}",
+    ],
+)
+def test_hostile_texts_take_no_time(text):
+    started = time.perf_counter()
+    final_answer(text)
+    assert time.perf_counter() - started < 1

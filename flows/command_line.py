@@ -10,14 +10,16 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from cyclopts import App, Parameter
 from pydantic import ValidationError
 
 from flows.parameters import parameters_of
+from flows.temporary_server import temporary_server
 from rollouts.errors import RolloutError
+from rollouts.references import Published
 from rollouts.settings import CollectDPO, CollectRL, CollectSettings, CollectSFT
 
 QUIET_DEFAULTS = {
@@ -25,8 +27,6 @@ QUIET_DEFAULTS = {
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    # An empty machine needs half a minute to set up Prefect's database.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }
 """Environment of a command where the user has set nothing else."""
 
@@ -72,14 +72,9 @@ def _run(model: type[CollectSettings], name: str, summary: str) -> None:
 def _collect(name: str, settings: CollectSettings) -> int:
     for variable, value in QUIET_DEFAULTS.items():
         os.environ.setdefault(variable, value)
-    module = importlib.import_module(f"flows.{name.replace('-', '_')}")
-    flow: Callable[..., Any] = getattr(module, name.replace("-", "_"))
-    from tasks.progress import show_in_terminal
-
-    show_in_terminal.set(True)
-    _leave_failures_to_the_last_line()
     try:
-        published = flow(**{field: getattr(settings, field) for field in settings.model_fields_set})
+        with _prefect_api():
+            published = _run_flow(name, settings)
     except RolloutError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -94,11 +89,44 @@ def _collect(name: str, settings: CollectSettings) -> int:
     return 0
 
 
+@contextmanager
+def _prefect_api() -> Iterator[None]:
+    """Use the Prefect server of the user's settings, or a temporary one that starts while the flow is imported."""
+    from prefect.logging.handlers import APILogHandler
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    if PREFECT_API_URL.value():
+        yield
+        return
+    with temporary_server() as server, temporary_settings({PREFECT_API_URL: server.api_url}):
+        importlib.import_module("flows.collection")
+        server.wait()
+        try:
+            yield
+        finally:
+            APILogHandler().flush()  # the last lines of the run's log, while there is a server to take them
+
+
+def _run_flow(name: str, settings: CollectSettings) -> Published:
+    module = importlib.import_module(f"flows.{name.replace('-', '_')}")
+    flow: Callable[..., Published] = getattr(module, name.replace("-", "_"))
+    from tasks.progress import show_in_terminal
+
+    show_in_terminal.set(True)
+    _leave_failures_to_the_last_line()
+    return flow(**{field: getattr(settings, field) for field in settings.model_fields_set})
+
+
 def _leave_failures_to_the_last_line() -> None:
     """Keep Prefect's tracebacks off the terminal; they stay in the run's log, and the last line says what happened."""
     if os.environ["PREFECT_LOGGING_LEVEL"] != QUIET_DEFAULTS["PREFECT_LOGGING_LEVEL"]:
         return
-    for logger in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        for handler in logging.getLogger(logger).handlers:
-            if type(handler).__name__ == "PrefectConsoleHandler":
-                handler.addFilter(lambda record: record.levelno < logging.ERROR)
+    from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    setup_logging()
+    names = ["prefect", *logging.root.manager.loggerDict]
+    handlers = {handler for name in names for handler in logging.getLogger(name).handlers}
+    for handler in handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.addFilter(lambda record: record.levelno < logging.ERROR)

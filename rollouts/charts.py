@@ -209,7 +209,7 @@ def waterfall(title: str, steps: Sequence[Step]) -> Markup:
         sign = "" if step.kind == "level" else "−"
         number = f"{sign}{step.value:,.0f} ({percent(step.value / largest)})"
         width = max(1.0, step.value * scale)
-        parts.append(_text(left - 10, top + 14, _cut(step.label, 31), f"name {step.kind}-name", "end", step.label))
+        parts.append(_text(left - 10, top + 14, _cut(step.label, 28), f"name {step.kind}-name", "end", step.label))
         parts.append(
             _box(left + start * scale, top, width, line - 8, f"{step.kind} series-1", f"{step.label}: {number}")
         )

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollouts.dataset import DatasetFile, DatasetWriter
-from rollouts.errors import NothingToPublish, TooManyFailures
 from rollouts.formats.registry import formats_for
 from rollouts.groups import read_groups
 from rollouts.identity import content_id
@@ -71,22 +70,15 @@ class Dataset(Reference):
 
 def selection_id(settings: CollectSettings, shards: Sequence[VerdictShard]) -> str:
     """Identity of a selection: the settings that decide, and the verdicts that are decided about."""
-    return content_id("selection", settings.selection(), settings.seed, [shard.sha256 for shard in shards])
+    return content_id("selection", settings.selection(), settings.split_seed, [shard.sha256 for shard in shards])
 
 
 def select(
     store: Store, settings: CollectSettings, prompt_set: PromptSet, shards: Sequence[VerdictShard], sampling_id: str
 ) -> Selection:
-    """Decide about every attempt.
-
-    Raises:
-        TooManyFailures: More attempts lack a reward than `max_failure_ratio` allows.
-        NothingToPublish: Nothing was kept.
-    """
+    """Decide about every attempt. That nothing was kept is a decision too: `publish` says what it means."""
     num_rollouts = sum(shard.rollouts.num_rollouts for shard in shards)
     num_unknown = num_rollouts - sum(shard.num_scored for shard in shards)
-    if num_unknown > settings.max_failure_ratio * num_rollouts:
-        raise TooManyFailures(_too_many(settings, shards, num_unknown, num_rollouts))
     decide = selector(settings)
     key = selection_key(sampling_id, selection_id(settings, shards))
     dropped: Counter[str] = Counter()
@@ -96,7 +88,7 @@ def select(
             rows: list[dict[str, Any]] = []
             for group in read_groups(store, prompt_set, shard):
                 selected = decide(group)
-                split = split_of(group.prompt, settings.validation_fraction, settings.seed)
+                split = split_of(group.prompt, settings.validation_fraction, settings.split_seed)
                 for example in selected.examples:
                     rows += _kept_rows(example, num_examples, split)
                     num_examples += 1
@@ -112,9 +104,6 @@ def select(
                         }
                     )
             writer.write_table(pa.Table.from_pylist(rows, schema=DECISION_SCHEMA))
-    if num_examples == 0:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
-        raise NothingToPublish(f"none of {num_rollouts} rollouts was kept, so there is no dataset: {reasons}")
     return Selection(
         key=key,
         sha256=store.sha256(key),
@@ -143,9 +132,6 @@ def write_dataset(
         shards: Verdicts of all batches, in order.
         selection: Decisions about them.
         prefix: Folder of the run.
-
-    Raises:
-        NothingToPublish: No trainer's schema can hold any of the examples.
     """
     formats = formats_for(settings.objective, list(settings.formats))
     dropped_key = f"{prefix}/dropped.parquet"
@@ -163,8 +149,6 @@ def write_dataset(
             dropped.write_table(pa.Table.from_pylist(batch.dropped(), schema=DROPPED_SCHEMA))
         files = writer.close()
     refused = {name: dict(sorted(reasons.items())) for name, reasons in writer.refused.items() if reasons}
-    if not files:
-        raise NothingToPublish(f"no trainer's format can hold any of {selection.num_examples} examples: {refused}")
     return Dataset(
         files=files,
         num_examples=dict(sorted(writer.num_examples.items())),
@@ -249,14 +233,3 @@ def _kept_rows(example: Example, index: int, split: str) -> list[dict[str, Any]]
         }
         for role, attempt in members
     ]
-
-
-def _too_many(settings: CollectSettings, shards: Sequence[VerdictShard], unknown: int, total: int) -> str:
-    statuses: Counter[str] = Counter()
-    for shard in shards:
-        statuses.update(shard.num_by_status)
-    listed = ", ".join(f"{status} {count}" for status, count in statuses.most_common())
-    return (
-        f"{unknown} of {total} rollouts have no reward, more than max_failure_ratio {settings.max_failure_ratio:g} "
-        f"allows ({listed}). Everything is kept: run the same command again to try the failed ones again"
-    )

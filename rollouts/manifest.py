@@ -15,6 +15,8 @@ from rollouts.dataset import DatasetFile
 from rollouts.references import Reference
 from rollouts.settings import Objective
 
+MANIFEST = "manifest.json"
+"""Its name in the folder of the run."""
 MANIFEST_VERSION = 1
 """Changes when a reader would have to change."""
 

@@ -95,7 +95,7 @@ class _Loading:
                 prompt = self._prompt(row, index)
                 if prompt is not None:
                     self.num_prompts += 1
-                    self._prompts_digest.update(bytes.fromhex(prompt.prompt_id))
+                    self._prompts_digest.update(canonical_json(prompt))
                     yield prompt
 
     def prompt_set_id(self) -> str:
@@ -134,7 +134,7 @@ class _Loading:
     def _reject(self, row: BadRow) -> None:
         self._first_bad = self._first_bad or row
         self.num_quarantined[row.reason] += 1
-        self._quarantine_digest.update(canonical_json([row.line, row.reason]))
+        self._quarantine_digest.update(canonical_json([row.line, row.byte_offset, row.reason, row.text]))
         self._quarantine.write(msgspec.json.encode(row) + b"\n")
 
 

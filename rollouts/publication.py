@@ -1,22 +1,23 @@
-"""Publishing a run: quarantine, metrics, report and dataset card beside the dataset, and last of all the manifest."""
+"""Publishing a run: quarantine, metrics, report and dataset card beside the dataset, and last of all the manifest.
+
+A run with nothing to publish, or with too many failures, gets its report all the same, and no manifest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from rollouts.curation import Dataset
 from rollouts.dataset_card import CardFacts, dataset_card
-from rollouts.manifest import Counts, File, Manifest, Policy, Shard, installed_versions, iso_time
+from rollouts.errors import NothingToPublish, TooManyFailures
+from rollouts.manifest import MANIFEST, Counts, File, Manifest, Policy, Shard, installed_versions, iso_time
 from rollouts.metrics import Metrics, collect_metrics
 from rollouts.references import Published, Selection, VerdictShard
 from rollouts.report import ReportFacts, ReportFile, choose_examples, write_report
 from rollouts.run import Run
 from rollouts.storage import Store
 
-MANIFEST = "manifest.json"
 PASS_THRESHOLD = 1.0
 """Reward from which a rollout counts as a pass, where an objective has no setting for it."""
 
@@ -24,7 +25,12 @@ PASS_THRESHOLD = 1.0
 def publish_run(
     store: Store, run: Run, shards: Sequence[VerdictShard], selection: Selection, dataset: Dataset
 ) -> Published:
-    """Write everything that belongs to a dataset; it exists from the moment the manifest is there."""
+    """Write everything that belongs to a dataset; it exists from the moment the manifest is there.
+
+    Raises:
+        TooManyFailures: More rollouts lack a reward than `max_failure_ratio` allows.
+        NothingToPublish: Nothing was kept, or no trainer's schema can hold what was.
+    """
     pairs = [(shard.rollouts.key, shard.key) for shard in shards]
     metrics = collect_metrics(store, run.prompt_set.key, pairs, getattr(run.settings, "pass_threshold", PASS_THRESHOLD))
     counts = _counts(run, metrics, selection, dataset)
@@ -42,6 +48,7 @@ def publish_run(
     for name, text in texts.items():
         store.write(f"{run.prefix}/{name}", text.encode())
         others[name] = f"{run.prefix}/{name}"
+    _refuse_if_unfit(run, selection, dataset, counts, store.locate(others["report.html"]))
     manifest = Manifest(
         run_id=run.run_id,
         objective=run.settings.objective,
@@ -82,37 +89,27 @@ def publish_run(
     )
 
 
-def summary(store: Store, run: Run, published: Published) -> str:
-    """Markdown about a published run for the Prefect UI, made from its manifest; nothing in it was written by a model."""
-    manifest = msgspec.json.decode(store.read(f"{run.prefix}/{MANIFEST}"))
-    metrics = msgspec.json.decode(store.read(f"{run.prefix}/metrics.json"))
-    counts = manifest["counts"]
-    reward = metrics["reward"]["mean"]
-    lines = [
-        f"## {manifest['objective'].upper()} dataset {manifest['dataset']}",
-        "",
-        f"`{published.url}`",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| run | `{published.run_id}` |",
-        f"| policy | {_cell(manifest['policy']['model'])} |",
-        f"| prompts | {counts['prompts']:,} ({sum(counts['rows_quarantined'].values()):,} rows quarantined) |",
-        f"| rollouts | {counts['rollouts']:,}, {counts['rollouts_completed']:,} completed |",
-        f"| mean reward | {'not known' if reward is None else f'{reward:.3f}'} |",
-        f"| kept | {counts['rollouts_kept']:,} rollouts in {counts['examples']:,} examples |",
-        *(f"| dropped: {reason} | {count:,} |" for reason, count in counts["rollouts_dropped"].items()),
-        "",
-        "| file | rows |",
-        "|---|---|",
-        *(f"| `{relative_path_of(run, file['key'])}` | {file['rows']:,} |" for file in manifest["dataset_files"]),
-    ]
-    return "\n".join(lines) + "\n"
+def _refuse_if_unfit(run: Run, selection: Selection, dataset: Dataset, counts: Counts, report: str) -> None:
+    """Say why there is no dataset, and where the report about it lies."""
+    if selection.num_unknown > run.settings.max_failure_ratio * selection.num_rollouts:
+        raise TooManyFailures(
+            f"{selection.num_unknown} of {selection.num_rollouts} rollouts have no reward "
+            f"({_listed({**counts.rollouts_failed, **counts.verdicts})}), more than max_failure_ratio "
+            f"{run.settings.max_failure_ratio:g} allows. Everything is kept: the same command again tries the failed ones "
+            f"again. Report: {report}"
+        )
+    if not selection.num_examples:
+        raise NothingToPublish(
+            f"none of {selection.num_rollouts} rollouts was kept, so there is no dataset "
+            f"({_listed(counts.rollouts_dropped)}). Report: {report}"
+        )
+    if not dataset.files:
+        reasons = "; ".join(f"{name}: {_listed(refused)}" for name, refused in dataset.num_unrepresentable.items())
+        raise NothingToPublish(f"no trainer's format can hold what was kept ({reasons}). Report: {report}")
 
 
-def relative_path_of(run: Run, key: str) -> str:
-    """Path of a published file below the run's folder."""
-    return key.removeprefix(f"{run.prefix}/")
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _counts(run: Run, metrics: Metrics, selection: Selection, dataset: Dataset) -> Counts:
@@ -172,14 +169,9 @@ def _report_facts(run: Run, selection: Selection, dataset: Dataset) -> ReportFac
         num_examples=selection.num_examples,
         num_unrepresentable=dataset.num_unrepresentable,
         files=[
-            ReportFile(path=relative_path_of(run, file.key), size_bytes=file.size_bytes, rows=file.rows)
+            ReportFile(path=file.key.removeprefix(f"{run.prefix}/"), size_bytes=file.size_bytes, rows=file.rows)
             for file in dataset.files
         ],
         links={"manifest": MANIFEST, "metrics": "metrics.json", "dataset card": "README.md"},
         code_version=installed_versions().get("rollout-collector"),
     )
-
-
-def _cell(text: str) -> str:
-    """Text by a server or a user, harmless in a cell of a table."""
-    return "".join(c if c.isalnum() or c in " ._-/:" else " " for c in text)[:120]

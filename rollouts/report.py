@@ -1,9 +1,9 @@
 """The report: one HTML page about a run that opens anywhere, with no script and nothing loaded from elsewhere.
 
 Everything that a model, a server or a file wrote is hostile until shown otherwise. All text is escaped by the template
-engine; control, format and look-through characters are written out as ⟨U+202E⟩, so that nothing can reorder, hide or
-colour its neighbours; long texts are cut and say by how much. A content security policy forbids everything but the
-page's own style sheet, which it names by its hash. The same inputs give the same bytes.
+engine; control characters, direction marks and letters that are drawn as nothing are written out as ⟨U+202E⟩, so that
+nothing can reorder, hide or colour its neighbours; long texts are cut and say by how much. A content security policy
+forbids everything but the page's own style sheet, which it names by its hash. The same inputs give the same bytes.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rollouts.identity import content_id
+from rollouts.row_sampling import split_parameters
+from rollouts.rows import UnusableRow
 
 Objective: TypeAlias = Literal["rl", "sft", "dpo"]
 VerifierKind: TypeAlias = Literal["exact_match", "numeric", "math"]
@@ -30,7 +32,7 @@ RECORD_VERSION = 1
 class Settings(BaseModel):
     """Base of all parameter models: unknown keys are errors and values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class PolicyAddress(Settings):
@@ -47,6 +49,13 @@ class PolicyAddress(Settings):
     """Name of a saved policy-server block to take URL, model, version and key from. What is set here wins."""
     api_key_env: str = "POLICY_API_KEY"
     """Environment variable that holds the key. The key itself is never a parameter."""
+
+    @field_validator("url")
+    @classmethod
+    def _url_holds_no_secret(cls, url: str) -> str:
+        if "@" in url or "?" in url:
+            raise ValueError("must hold no user, password or query; put a key into the environment or into a block")
+        return url
 
 
 class CollectSettings(Settings):
@@ -73,9 +82,10 @@ class CollectSettings(Settings):
     prompt_template: str | None = None
     """Text of the user message with {column} for the value of a column, for files that have no prompt of their own."""
     system_prompt: str | None = None
-    """System message put before every prompt that does not start with one."""
+    """System message put before every prompt that has no system or developer message."""
     ground_truth_field: str | None = None
-    """Column that holds the reference answer. Default: ground_truth, expected_answer, answer or reward_model."""
+    """Column that holds the reference answer. A dotted path is allowed. Default: ground_truth,
+    expected_answer, answer, or those inside reward_model and verifier_metadata."""
     ground_truth_pattern: str | None = None
     """Regular expression whose first group, in its last match, is the reference answer inside that column."""
     category_field: str | None = None
@@ -91,8 +101,9 @@ class CollectSettings(Settings):
     responses_create_params: dict[str, Any] = {}
     """More sampling settings as in NeMo Gym (temperature, top_p, max_output_tokens, ...); anything else is sent to
     the server as it stands. Wins over the row's."""
-    seed: int = Field(default=0, ge=0, lt=2**53)
-    """Every rollout's seed is derived from it, from the prompt and from the repeat index."""
+    seed: int | None = Field(default=None, ge=0, lt=2**53)
+    """Seed of the run: each rollout is asked for with a seed derived from it, the prompt and the repeat index. Without
+    one the server draws its own; seeds cost servers speed, and some builds of vLLM for the CPU stop on them."""
     num_samples_in_parallel: int = Field(default=64, ge=1, le=65536)
     """Requests in flight at once."""
     request_timeout_s: float = Field(default=600, gt=0)
@@ -113,6 +124,17 @@ class CollectSettings(Settings):
         if not self.formats or len(set(self.formats)) != len(self.formats):
             raise ValueError(f"formats must name at least one trainer, each once; got {self.formats}")
         return self
+
+    @field_validator("responses_create_params")
+    @classmethod
+    def _parameters_are_about_sampling(cls, params: dict[str, Any]) -> dict[str, Any]:
+        try:
+            _, others = split_parameters(params)
+        except UnusableRow as error:
+            raise ValueError(str(error)) from error
+        if others:
+            raise ValueError(f"{', '.join(sorted(others))} cannot be set here: other parameters of the run decide them")
+        return params
 
     @property
     def dataset_name(self) -> str:
@@ -140,7 +162,7 @@ class CollectSettings(Settings):
             "temperature": self.default_temperature,
             "top_p": self.default_top_p,
             **row,
-            **self.responses_create_params,
+            **split_parameters(self.responses_create_params)[0],
             **{name: value for name, value in explicit.items() if value is not None},
         }
         return {name: value for name, value in merged.items() if value is not None}
@@ -159,6 +181,11 @@ class CollectSettings(Settings):
         own = set(type(self).model_fields) - set(CollectSettings.model_fields)
         shared = {"formats", "validation_fraction", "max_failure_ratio"}
         return {"objective": self.objective, **self.model_dump(mode="json", include=own | shared)}
+
+    @property
+    def split_seed(self) -> int:
+        """Seed of the split into train and validation."""
+        return self.seed or 0
 
 
 class CollectRL(CollectSettings):

@@ -34,12 +34,7 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     retry_condition_fn=is_retryable,
 )
 def filter_rollouts(run: Run, shards: list[VerdictShard]) -> Selection:
-    """Decide what becomes training data.
-
-    Raises:
-        TooManyFailures: More rollouts lack a reward than `max_failure_ratio` allows.
-        NothingToPublish: Nothing was kept.
-    """
+    """Decide what becomes training data."""
     selection = select(store_of(run.settings.output), run.settings, run.prompt_set, shards, run.sampling_id)
     reasons = ", ".join(f"{reason} {count}" for reason, count in selection.num_dropped.items())
     get_run_logger().info(

@@ -31,11 +31,7 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     retry_condition_fn=is_retryable,
 )
 def format_dataset(run: Run, shards: list[VerdictShard], selection: Selection) -> Dataset:
-    """Write the dataset's files and the table of what was dropped.
-
-    Raises:
-        NothingToPublish: No trainer's schema can hold any example.
-    """
+    """Write the dataset's files and the table of what was dropped."""
     store = store_of(run.settings.output)
     store.delete(f"{run.prefix}/manifest.json")  # from here until publish has ended there is no dataset
     return write_dataset(store, run.settings, run.prompt_set, shards, selection, run.prefix)

@@ -10,9 +10,9 @@ from prefect.context import TaskRunContext
 
 from blocks.artifact_store import store_of
 from rollouts.curation import Dataset
-from rollouts.publication import publish_run, summary
 from rollouts.references import Published, Selection, VerdictShard
 from rollouts.run import Run
+from rollouts.summary import summary
 from tasks.caching import cache_key, is_retryable
 
 
@@ -36,7 +36,14 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     retry_condition_fn=is_retryable,
 )
 def publish(run: Run, shards: list[VerdictShard], selection: Selection, dataset: Dataset) -> Published:
-    """Write everything that goes with the dataset, then the manifest."""
+    """Write everything that goes with the dataset, then the manifest.
+
+    Raises:
+        TooManyFailures: More rollouts lack a reward than `max_failure_ratio` allows.
+        NothingToPublish: There is nothing to publish.
+    """
+    from rollouts.publication import publish_run  # imports pandas, a second that a cached run need not spend
+
     return publish_run(store_of(run.settings.output), run, shards, selection, dataset)
 
 

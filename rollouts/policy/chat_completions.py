@@ -47,7 +47,7 @@ class ChatCompletionsPolicy:
         url: Where requests go; the endpoint's own URL, except for the embedded policy.
         sampling_id: Identity of the way of sampling, for rollout ids.
         sampling_params: Merges a prompt's own sampling settings with the run's.
-        seed: Seed of the run, from which every rollout's is derived.
+        seed: Seed of the run, from which every rollout's is derived; `None` sends none.
         timeout_s: Seconds for one request, sending to last byte.
         max_attempts: Requests for one rollout.
     """
@@ -60,7 +60,7 @@ class ChatCompletionsPolicy:
         url: str,
         sampling_id: str,
         sampling_params: Callable[[dict[str, Any]], dict[str, Any]],
-        seed: int,
+        seed: int | None,
         timeout_s: float,
         max_attempts: int,
     ) -> None:
@@ -90,7 +90,7 @@ class ChatCompletionsPolicy:
 
     async def sample(self, prompt: Prompt, repeat_index: int) -> Rollout:
         """See `Policy.sample`."""
-        seed = derived_seed(self._seed, prompt.prompt_id, repeat_index)
+        seed = None if self._seed is None else derived_seed(self._seed, prompt.prompt_id, repeat_index)
         sampling = self._sampling_params(prompt.sampling)
         body = wire.request_body(self._endpoint.model, prompt, sampling, seed)
         started_at, clock = time.time(), time.perf_counter()

@@ -67,18 +67,20 @@ class SampledTokens(msgspec.Struct, frozen=True):
     flags: list[str]
 
 
-def request_body(model: str, prompt: Prompt, sampling: dict[str, Any], seed: int) -> dict[str, Any]:
+def request_body(model: str, prompt: Prompt, sampling: dict[str, Any], seed: int | None) -> dict[str, Any]:
     """Build a request for one completion with token ids and log-probabilities.
 
     Args:
         model: Name the server knows.
         prompt: What to continue.
         sampling: Settings named as in NeMo Gym; unknown ones are sent as they stand.
-        seed: Seed of this rollout.
+        seed: Seed of this rollout, `None` for the server's own.
     """
     params = dict(sampling)
     limit = params.pop("max_output_tokens", None)
-    body: dict[str, Any] = {"model": model, "messages": prompt.messages, "seed": seed, **params}
+    body: dict[str, Any] = {"model": model, "messages": prompt.messages, **params}
+    if seed is not None:
+        body["seed"] = seed
     if limit is not None:
         body["max_tokens"] = limit
     if prompt.tools:

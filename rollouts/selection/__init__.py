@@ -65,4 +65,6 @@ class Selected(msgspec.Struct, frozen=True):
 class Selector(Protocol):
     """Decides about one group."""
 
-    def __call__(self, group: Group) -> Selected: ...
+    def __call__(self, group: Group) -> Selected:
+        """Decide about every attempt of `group`; pure, so the same group is always decided in the same way."""
+        ...

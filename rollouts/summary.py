@@ -1,0 +1,46 @@
+"""A page of markdown about a published run, for the Prefect UI. Nothing in it was written by a model."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rollouts.manifest import MANIFEST
+from rollouts.references import Published
+from rollouts.run import Run
+from rollouts.storage import Store
+
+
+def summary(store: Store, run: Run, published: Published) -> str:
+    """Render what the manifest and the metrics of a published run say."""
+    manifest = msgspec.json.decode(store.read(f"{run.prefix}/{MANIFEST}"))
+    metrics = msgspec.json.decode(store.read(f"{run.prefix}/metrics.json"))
+    counts = manifest["counts"]
+    reward = metrics["reward"]["mean"]
+    lines = [
+        f"## {manifest['objective'].upper()} dataset {manifest['dataset']}",
+        "",
+        f"`{published.url}`",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| run | `{published.run_id}` |",
+        f"| policy | {_cell(manifest['policy']['model'])} |",
+        f"| prompts | {counts['prompts']:,} ({sum(counts['rows_quarantined'].values()):,} rows quarantined) |",
+        f"| rollouts | {counts['rollouts']:,}, {counts['rollouts_completed']:,} completed |",
+        f"| mean reward | {'not known' if reward is None else f'{reward:.3f}'} |",
+        f"| kept | {counts['rollouts_kept']:,} rollouts in {counts['examples']:,} examples |",
+        *(f"| dropped: {reason} | {count:,} |" for reason, count in counts["rollouts_dropped"].items()),
+        "",
+        "| file | rows |",
+        "|---|---|",
+        *(
+            f"| `{file['key'].removeprefix(run.prefix + '/')}` | {file['rows']:,} |"
+            for file in manifest["dataset_files"]
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text by a server or a user, harmless in a cell of a table."""
+    return "".join(c if c.isalnum() or c in " ._-/:" else " " for c in text)[:120]

@@ -1,0 +1,95 @@
+"""Prompts from and datasets to an S3 server, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+
+import boto3
+import datasets
+import pytest
+from moto.server import ThreadedMotoServer
+from pydantic import SecretStr
+
+from blocks import ArtifactStore
+from flows.collect_rl import collect_rl
+from rollouts.errors import ConfigError
+from rollouts.simulator import BUNDLED_PROMPTS, Simulator
+from rollouts.storage import Store
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.slow]
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an S3 server with a bucket, known to the environment as a user would make it known."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "key-id",
+        "AWS_SECRET_ACCESS_KEY": "hidden-secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="bucket")
+    yield address
+    server.stop()
+
+
+def objects(address: str) -> dict[str, bytes]:
+    client = boto3.client("s3", endpoint_url=address)
+    listed = client.list_objects_v2(Bucket="bucket").get("Contents", [])
+    return {one["Key"]: client.get_object(Bucket="bucket", Key=one["Key"])["Body"].read() for one in listed}
+
+
+def test_a_run_from_bucket_to_bucket_and_again(s3: str) -> None:
+    rows = BUNDLED_PROMPTS.read_bytes().splitlines(keepends=True)[:6]
+    boto3.client("s3", endpoint_url=s3).put_object(Bucket="bucket", Key="in/p.jsonl", Body=b"".join(rows))
+    with Simulator() as simulator:
+        parameters = {
+            "input": "s3://bucket/in/*.jsonl",
+            "output": "s3://bucket/out",
+            "policy": {"url": simulator.url},
+            "num_repeats": 4,
+            "drop_zero_variance": False,
+        }
+        published = collect_rl(**parameters)
+        before = objects(s3)
+        assert published.url.startswith("s3://bucket/out/rl/")
+        manifest = json.loads(before[f"{published.manifest.removeprefix('s3://bucket/')}"])
+        assert manifest["counts"]["rollouts"] == 24
+        assert f"out/{manifest['shards'][0]['rollouts']}" in before
+        assert collect_rl(**parameters) == published
+        assert objects(s3) == before
+        assert simulator.completions == 24
+    files = [f"s3://bucket/out/{file['key']}" for file in manifest["dataset_files"] if file["format"] == "trl"]
+    assert datasets.load_dataset("json", data_files=files, split="train").num_rows == 6
+    assert not [key for key, body in before.items() if b"hidden-secret" in body]
+
+
+def test_a_saved_store_is_used_by_name_with_its_own_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    secret = SecretStr("block-secret")
+    block = ArtifactStore(root="s3://bucket/named", endpoint_url=s3, access_key_id=SecretStr("k"), secret_access_key=secret)
+    block.save("bucket", overwrite=True)
+    published = collect_rl(output="artifact-store/bucket", limit=4, num_repeats=4, drop_zero_variance=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    stored = objects(s3)
+    assert published.manifest.removeprefix("s3://bucket/") in stored
+    assert not [key for key, body in stored.items() if b"block-secret" in body]
+
+
+def test_a_write_that_fails_leaves_no_object(s3: str) -> None:
+    store = Store("s3://bucket/x")
+    with pytest.raises(RuntimeError), store.create("half.bin") as file:
+        file.write(b"half")
+        raise RuntimeError("killed")
+    assert "x/half.bin" not in objects(s3)
+
+
+def test_a_url_with_a_password_is_refused() -> None:
+    with pytest.raises(ConfigError, match="password"):
+        collect_rl(output="s3://user:secret@bucket/x", limit=1)

@@ -31,6 +31,18 @@ collect: install ## Collect RL data from the embedded policy: the whole line on 
 test: install ## Run the tests
 	$(RUN)/python -m pytest $(ARGS)
 
+.PHONY: e2e
+e2e: install ## Run the commands against a real model server (POLICY_URL=http://.../v1 POLICY_MODEL=...)
+	@test -n "$(POLICY_URL)" || { echo "say: make e2e POLICY_URL=http://127.0.0.1:8000/v1 POLICY_MODEL=my-model" >&2; exit 2; }
+	POLICY_URL=$(POLICY_URL) POLICY_MODEL=$(POLICY_MODEL) $(RUN)/python -m pytest -m e2e -s tests/e2e $(ARGS)
+
+.PHONY: trainers
+trainers: install ## Take one step of TRL's own trainers on published runs (RUNS="data/rl/... data/sft/... data/dpo/...")
+	@test -n "$(RUNS)" || { echo "say: make trainers RUNS=\"FOLDER_OF_A_RUN ...\"" >&2; exit 2; }
+	@test -x .venv-trainers/bin/python || $(PYTHON) -m venv .venv-trainers
+	.venv-trainers/bin/pip install --quiet --disable-pip-version-check --requirement tests/trainers/requirements.txt
+	HF_HUB_OFFLINE=1 TRL_EXPERIMENTAL_SILENCE=1 .venv-trainers/bin/python tests/trainers/try_trl.py $(RUNS)
+
 .PHONY: check
 check: install ## Check formatting, lint, types and the lock file
 	$(RUN)/ruff format --check .
@@ -57,4 +69,4 @@ prompts: install ## Write the bundled prompts again
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches, not the data
-	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-trainers .tools .pytest_cache .ruff_cache .hypothesis

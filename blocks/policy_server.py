@@ -48,15 +48,16 @@ class PolicyServer(Block):
     def endpoint(self, address: PolicyAddress) -> Endpoint:
         """Build the endpoint; what `address` sets wins over what is saved here.
 
+        A form sends every field with its default, so the embedded policy does not count as set beside a block.
+
         Raises:
             ConfigError: The URL is unusable, or the model has to be named.
             PolicyFatal: The model had to be asked for, and nothing answers.
         """
-        named = address.model_dump(exclude_unset=True)
         return resolve_endpoint(
-            named.get("url", self.url),
-            named.get("model") or self.model,
-            named.get("version") or self.version,
+            self.url if address.url == EMBEDDED else address.url,
+            address.model or self.model,
+            address.version or self.version,
             self.api_key,
             "api_key",
         )

@@ -24,6 +24,8 @@ def summary(store: Store, run: Run, published: Published) -> str:
         "| | |",
         "|---|---|",
         f"| run | `{published.run_id}` |",
+        f"| report | {_link(published.report)} |",
+        f"| manifest | {_link(published.manifest)} |",
         f"| policy | {_cell(manifest['policy']['model'])} |",
         f"| prompts | {counts['prompts']:,} ({sum(counts['rows_quarantined'].values()):,} rows quarantined) |",
         f"| rollouts | {counts['rollouts']:,}, {counts['rollouts_completed']:,} completed |",
@@ -39,6 +41,11 @@ def summary(store: Store, run: Run, published: Published) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _link(place: str) -> str:
+    """A link where a browser can follow one, else the path."""
+    return f"[{place}]({place})" if place.startswith(("http://", "https://")) else f"`{place}`"
 
 
 def _cell(text: str) -> str:

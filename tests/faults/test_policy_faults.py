@@ -80,7 +80,9 @@ def test_a_refused_request_is_final_and_others_go_on() -> None:
     assert [(error.type, error.retryable) for error in errors] == [("RequestRefused", False)]
 
 
-@pytest.mark.parametrize(("kind", "flag"), [("no_logprobs", "log_probs_missing"), ("no_token_ids", "token_ids_missing")])
+@pytest.mark.parametrize(
+    ("kind", "flag"), [("no_logprobs", "log_probs_missing"), ("no_token_ids", "token_ids_missing")]
+)
 def test_missing_training_fields_are_flagged_and_absent(kind: str, flag: str) -> None:
     (rollout,), _ = sample({"faults": [{"kind": kind, "requests": [0]}]})
     assert flag in rollout.flags
@@ -116,15 +118,19 @@ def test_a_wrong_key_stops_everything_at_the_first_answer() -> None:
 def test_an_unknown_model_names_those_that_are_served() -> None:
     with Simulator() as simulator:
         endpoint = Endpoint(url=simulator.url, model="nope", version="1")
-        with pytest.raises(PolicyFatal, match="'nope' is not served.*served there: simulator"), open_engine(
-            endpoint, CollectRL()
+        with (
+            pytest.raises(PolicyFatal, match=r"'nope' is not served.*served there: simulator"),
+            open_engine(endpoint, CollectRL()),
         ):
             pass
 
 
 def test_a_fatal_answer_in_the_middle_ends_every_batch_and_sends_nothing_more() -> None:
     script = Script.model_validate(
-        {"faults": [{"kind": "status", "status": 401, "requests": [5]}], "latency": {"kind": "constant", "seconds": 0.02}}
+        {
+            "faults": [{"kind": "status", "status": 401, "requests": [5]}],
+            "latency": {"kind": "constant", "seconds": 0.02},
+        }
     )
     with Simulator(script=script) as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")

@@ -35,7 +35,7 @@ def prompts(tmp_path: Path) -> Path:
     """Twelve bundled prompts of different categories, and one row that is none."""
     rows = BUNDLED_PROMPTS.read_text().splitlines()
     path = tmp_path / "prompts.jsonl"
-    path.write_text("\n".join([*rows[::27][:12], '{"prompt": '] + [""]))
+    path.write_text("\n".join([*rows[::27][:12], '{"prompt": ', ""]))
     return path
 
 
@@ -142,7 +142,9 @@ def test_a_higher_limit_and_more_repeats_pay_only_for_what_is_new(
 
 def test_token_ids_in_the_dataset_are_those_in_the_shard(simulator: Simulator, prompts: Path, tmp_path: Path) -> None:
     published = collect("rl", simulator, prompts, tmp_path / "out")
-    stored = pd.concat(map(pd.read_parquet, (tmp_path / "out/store").glob("*/rollouts/*.parquet"))).set_index("rollout_id")
+    stored = pd.concat(map(pd.read_parquet, (tmp_path / "out/store").glob("*/rollouts/*.parquet"))).set_index(
+        "rollout_id"
+    )
     rows = pd.read_parquet(Path(published.url) / "dataset/trl_rollouts/train.parquet")
     assert len(rows) >= 6
     for row in rows.itertuples():
@@ -212,7 +214,10 @@ def test_the_run_leaves_progress_summary_and_links_in_the_ui(
     published = collect("rl", simulator, prompts, tmp_path / "out", limit=3)
     api = str(PREFECT_API_URL.value())
     newest = {"sort": "CREATED_DESC", "limit": 20}
-    found = {artifact["key"]: artifact["data"] for artifact in httpx.post(f"{api}/artifacts/filter", json=newest).json()[::-1]}
+    found = {
+        artifact["key"]: artifact["data"]
+        for artifact in httpx.post(f"{api}/artifacts/filter", json=newest).json()[::-1]
+    }
     assert found["progress"] == 100.0
     assert published.run_id in found["summary"]
     assert "report.html" in found["report"]

@@ -72,7 +72,9 @@ def test_a_saved_store_is_used_by_name_with_its_own_credentials(s3: str, monkeyp
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     secret = SecretStr("block-secret")
-    block = ArtifactStore(root="s3://bucket/named", endpoint_url=s3, access_key_id=SecretStr("k"), secret_access_key=secret)
+    block = ArtifactStore(
+        root="s3://bucket/named", endpoint_url=s3, access_key_id=SecretStr("k"), secret_access_key=secret
+    )
     block.save("bucket", overwrite=True)
     published = collect_rl(output="artifact-store/bucket", limit=4, num_repeats=4, drop_zero_variance=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")

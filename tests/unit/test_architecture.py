@@ -50,7 +50,9 @@ def test_the_core_imports_from_anywhere_without_prefect_in_memory() -> None:
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in source_files("rollouts")
     ]
-    code = f"import importlib, sys; [importlib.import_module(m) for m in {modules!r}]; sys.exit('prefect' in sys.modules)"
+    code = (
+        f"import importlib, sys; [importlib.import_module(m) for m in {modules!r}]; sys.exit('prefect' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd="/", check=True)
 
 

@@ -26,6 +26,7 @@ class TestBlockStandards(BlockStandardTestSuite):
 def test_what_an_address_sets_wins_over_the_block() -> None:
     server = PolicyServer(url="http://a:1/v1", model="m", version="v1", api_key=SecretStr("k"))
     assert server.endpoint(PolicyAddress(block="x")).url == "http://a:1/v1"
+    assert server.endpoint(PolicyAddress(block="x", url="embedded", model=None)).url == "http://a:1/v1"
     endpoint = server.endpoint(PolicyAddress(block="x", model="other", url="http://b:1/v1/"))
     assert (endpoint.url, endpoint.model, endpoint.version) == ("http://b:1/v1", "other", "v1")
     assert endpoint.api_key is not None

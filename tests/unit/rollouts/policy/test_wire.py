@@ -9,7 +9,11 @@ from rollouts.records import Prompt, StopReason, Usage
 
 def completion(choice: dict | None = None, **fields: object) -> wire.ChatCompletion:
     message = {"role": "assistant", "content": "4"}
-    body = {"id": "c", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop", **(choice or {})}]}
+    body = {
+        "id": "c",
+        "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop", **(choice or {})}],
+    }
     return wire.decode(json.dumps({**body, **fields}).encode())
 
 
@@ -45,8 +49,14 @@ def test_an_error_inside_a_200_is_seen_in_both_shapes() -> None:
     ("message", "expected"),
     [
         ({"content": "4"}, {"role": "assistant", "content": "4"}),
-        ({"content": None, "tool_calls": [{"id": "c1"}]}, {"role": "assistant", "content": "", "tool_calls": [{"id": "c1"}]}),
-        ({"content": [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]}, {"role": "assistant", "content": "42"}),
+        (
+            {"content": None, "tool_calls": [{"id": "c1"}]},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "c1"}]},
+        ),
+        (
+            {"content": [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]},
+            {"role": "assistant", "content": "42"},
+        ),
         ({"content": "4", "reasoning": "so"}, {"role": "assistant", "content": "4", "reasoning_content": "so"}),
         ({"content": "", "refusal": "no"}, {"role": "assistant", "content": "", "refusal": "no"}),
     ],
@@ -118,7 +128,9 @@ def test_what_cannot_be_trusted_is_left_out_and_flagged(choice: dict, flags: lis
 
 
 def test_settings_are_sent_under_the_names_of_the_interface() -> None:
-    prompt = Prompt(prompt_id="p", messages=[{"role": "user", "content": "x"}], verifier="math", tools=[{"type": "function"}])
+    prompt = Prompt(
+        prompt_id="p", messages=[{"role": "user", "content": "x"}], verifier="math", tools=[{"type": "function"}]
+    )
     body = wire.request_body("m", prompt, {"temperature": 0.5, "max_output_tokens": 9, "min_p": 0.1}, 7)
     assert body == {
         "model": "m",

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     """Start everything and wait until interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.default_int_handler)
     environment = {
         **os.environ,
         "PREFECT_API_URL": os.environ.get("PREFECT_API_URL", f"http://{HOST}:{PORT}/api"),

@@ -38,10 +38,15 @@ def reading(place: str) -> Iterator[None]:
     except IsADirectoryError as error:
         raise ConfigError(f"{place} is a directory") from error
     except Exception as error:  # the classes that fsspec's file systems raise have no common base
-        if type(error).__name__ in _NO_CREDENTIALS:
+        if lacks_credentials(error):
             hint = "set them in the environment, or FSSPEC_S3_ANON=true for a public bucket"
             raise ConfigError(f"no credentials for {place}: {hint}") from error
         raise StoreError(f"cannot read {place} ({type(error).__name__})") from error
+
+
+def lacks_credentials(error: Exception) -> bool:
+    """Whether an object store's client says that it was given no credentials."""
+    return type(error).__name__ in _NO_CREDENTIALS
 
 
 class ForeignFile(io.RawIOBase):

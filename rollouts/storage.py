@@ -20,6 +20,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from rollouts.errors import ConfigError, StoreError
+from rollouts.foreign_files import lacks_credentials
+
+_CLIENTS = {"botocore", "aiobotocore", "gcsfs", "adlfs", "azure", "aiohttp"}
+"""Packages whose errors are the store's; they have no common base."""
 
 
 class Store:
@@ -174,8 +178,15 @@ def _translated(verb: str, place: str) -> Iterator[None]:
         missing.retryable = False
         raise missing from error
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        refused = StoreError(f"cannot {verb} {place}: {error.strerror or type(error).__name__}")
+        refused = StoreError(f"cannot {verb} {place}: {error.strerror or 'permission denied'}")
         refused.retryable = False
         raise refused from error
     except OSError as error:
         raise StoreError(f"cannot {verb} {place}: {error.strerror or type(error).__name__}") from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in _CLIENTS:
+            raise  # not of the store: the block's own
+        if lacks_credentials(error):
+            hint = "set them in the environment or in an artifact-store block"
+            raise ConfigError(f"no credentials to {verb} {place}: {hint}") from error
+        raise StoreError(f"cannot {verb} {place} ({type(error).__name__})") from error

@@ -79,7 +79,9 @@ def run(store: Store, simulator: Simulator, prompts: int, settings: CollectRL) -
 
 
 def settings_of(**changes: object) -> CollectRL:
-    return CollectRL(**{"num_repeats": 4, "batch_size": 5, "max_attempts": 2, "num_samples_in_parallel": 8, **changes})
+    return CollectRL(
+        **{"seed": 3, "num_repeats": 4, "batch_size": 5, "max_attempts": 2, "num_samples_in_parallel": 8, **changes}
+    )
 
 
 def test_every_prompt_is_sampled_as_often_as_asked_and_rows_are_in_order(store: Store, simulator: Simulator) -> None:

@@ -14,7 +14,7 @@ from rollouts.records import Prompt
 from rollouts.references import PromptSet
 from rollouts.rows import Reason
 from rollouts.settings import CollectRL
-from rollouts.shards import read_shard
+from rollouts.shards import read_prompts, read_shard
 from rollouts.storage import Store
 from rollouts.verification import check_ground_truth
 
@@ -240,8 +240,10 @@ def test_parquet_and_json_lines_give_the_same_prompts(tmp_path: Path) -> None:
     (bad,) = quarantine(from_parquet, store)
     assert (bad["line"], bad["byte_offset"], bad["reason"]) == (3, None, "empty_prompt")
     assert bad["text"].startswith('{"messages":[]')
-    from_lines, _ = load(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
-    assert from_parquet.prompt_set_id == from_lines.prompt_set_id
+    from_lines, lines_store = load(tmp_path, b"\n".join(json.dumps(row).encode() for row in rows))
+    ids = [prompt.prompt_id for prompt in read_prompts(store, from_parquet.key, 0, 2)]
+    assert ids == [prompt.prompt_id for prompt in read_prompts(lines_store, from_lines.key, 0, 2)]
+    assert len(ids) == 2
 
 
 def test_the_bundled_prompts_are_all_usable(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ PYTHON ?= $(or $(shell command -v python3.11),python3)
 UV_VERSION := 0.13.8
 UV := .tools/bin/uv
 RUN := .venv/bin
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
 ARGS ?=
 
 .PHONY: help

@@ -46,16 +46,19 @@ class PolicyServer(Block):
     api_key: SecretStr | None = Field(default=None, description="Key for the Authorization header.")
 
     def endpoint(self, address: PolicyAddress) -> Endpoint:
-        """Build the endpoint; what `address` sets wins over what is saved here.
+        """Build the endpoint; a model or a version that `address` sets wins over what is saved here.
 
-        A form sends every field with its default, so the embedded policy does not count as set beside a block.
+        A URL does not: the key belongs to the saved one. A form sends every field with its default, so the embedded
+        policy does not count as set beside a block.
 
         Raises:
             ConfigError: The URL is unusable, or the model has to be named.
             PolicyFatal: The model had to be asked for, and nothing answers.
         """
+        if address.url != EMBEDDED:
+            raise ConfigError("policy.url and policy.block exclude each other: the block's key is for the block's URL")
         return resolve_endpoint(
-            self.url if address.url == EMBEDDED else address.url,
+            self.url,
             address.model or self.model,
             address.version or self.version,
             self.api_key,

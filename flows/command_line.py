@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -72,6 +73,8 @@ def _run(model: type[CollectSettings], name: str, summary: str) -> None:
 def _collect(name: str, settings: CollectSettings) -> int:
     for variable, value in QUIET_DEFAULTS.items():
         os.environ.setdefault(variable, value)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     try:
         with _prefect_api():
             published = _run_flow(name, settings)

@@ -8,8 +8,7 @@ only what is new.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-
-import pyarrow.parquet as pq
+from pathlib import PurePosixPath
 
 from rollouts.identity import content_id, rollout_id
 from rollouts.journal import read_journal
@@ -18,9 +17,6 @@ from rollouts.references import Batch, PromptSet
 from rollouts.settings import CollectSettings
 from rollouts.shards import read_columns
 from rollouts.storage import Store
-
-ATTEMPT_METADATA = b"attempt"
-"""Key in a shard's Parquet metadata: how often the batch had been tried when it was committed, from 0."""
 
 SMALLEST_BATCH = 128
 """Rollouts in a batch below which a task run would cost more than it brings (measured: some 10 ms each)."""
@@ -37,6 +33,12 @@ def prompts_per_batch(settings: CollectSettings, num_prompts: int) -> int:
     return max(1, -(-target // settings.num_repeats))
 
 
+def in_windows(batches: list[Batch], size: int) -> Iterator[list[Batch]]:
+    """Batches a few at a time, in order: what is submitted in turn for two stages runs in turn."""
+    for start in range(0, len(batches), size):
+        yield batches[start : start + size]
+
+
 def plan_batches(store: Store, prompt_set: PromptSet, settings: CollectSettings, sampling_id: str) -> list[Batch]:
     """Cut a prompt set into batches.
 
@@ -44,31 +46,40 @@ def plan_batches(store: Store, prompt_set: PromptSet, settings: CollectSettings,
         Batches in prompt order. Each names the shards and journals that hold rollouts of it, so that `generate`
         samples only what is missing.
     """
-    prompt_ids: list[str] = read_columns(store, prompt_set.key, ["prompt_id"]).column(0).to_pylist()
+    columns = read_columns(store, prompt_set.key, ["prompt_id", "verifier", "ground_truth"])
+    prompt_ids: list[str] = columns["prompt_id"].to_pylist()
+    references: list[tuple[str, str]] = list(
+        zip(columns["verifier"].to_pylist(), columns["ground_truth"].to_pylist(), strict=True)
+    )
     size = prompts_per_batch(settings, len(prompt_ids))
     known = _Known(store, sampling_id)
-    return [
-        _plan_batch(known, prompt_ids, start, min(start + size, len(prompt_ids)), settings.num_repeats, sampling_id)
-        for start in range(0, len(prompt_ids), size)
-    ]
+    batches: list[Batch] = []
+    for start in range(0, len(prompt_ids), size):
+        stop = min(start + size, len(prompt_ids))
+        references_id = content_id("references", references[start:stop])
+        batches.append(
+            _plan_batch(known, prompt_ids[start:stop], start, references_id, settings.num_repeats, sampling_id)
+        )
+    return batches
 
 
 def _plan_batch(
-    known: _Known, prompt_ids: list[str], start: int, stop: int, num_repeats: int, sampling_id: str
+    known: _Known, prompt_ids: list[str], start: int, references_id: str, num_repeats: int, sampling_id: str
 ) -> Batch:
-    batch_id = content_id("batch", sampling_id, num_repeats, prompt_ids[start:stop])
-    own = rollouts_key(sampling_id, batch_id)
-    committed = known.is_complete(own)
+    batch_id = content_id("batch", sampling_id, num_repeats, prompt_ids)
+    last = known.last_attempt(batch_id)
+    committed = last >= 0 and known.is_complete(rollouts_key(sampling_id, batch_id, last))
     reuse: list[str] = []
     if not committed:
-        pairs = ((prompt_id, repeat) for prompt_id in prompt_ids[start:stop] for repeat in range(num_repeats))
+        pairs = ((prompt_id, repeat) for prompt_id in prompt_ids for repeat in range(num_repeats))
         reuse = known.holders(rollout_id(sampling_id, *pair) for pair in pairs)
     return Batch(
         batch_id=batch_id,
         start=start,
-        stop=stop,
+        stop=start + len(prompt_ids),
         num_repeats=num_repeats,
-        attempt=known.attempt(own) if committed else known.attempt(own) + 1,
+        references_id=references_id,
+        attempt=last if committed else last + 1,
         committed=committed,
         reuse=reuse,
     )
@@ -80,31 +91,30 @@ class _Known:
     def __init__(self, store: Store, sampling_id: str) -> None:
         self._store = store
         self._journals = journal_folder(store, sampling_id)
-        self._attempts: dict[str, int] = {}
+        self._last_attempts: dict[str, int] = {}
         self._incomplete: set[str] = set()
         self._holder: dict[str, str] = {}
         for key in store.keys(rollouts_folder(sampling_id)):
+            batch_id, _, attempt = PurePosixPath(key).stem.partition("-")
+            self._last_attempts[batch_id] = max(int(attempt), self._last_attempts.get(batch_id, -1))
             self._read_shard(key)
         for journal, ids in self._read_journals():
             for held in ids:
                 self._holder.setdefault(held, journal)
 
-    def attempt(self, key: str) -> int:
-        """Number of the last attempt at a shard, -1 when there was none."""
-        return self._attempts.get(key, -1)
+    def last_attempt(self, batch_id: str) -> int:
+        """Number of the last attempt at a batch that was committed, -1 when there was none."""
+        return self._last_attempts.get(batch_id, -1)
 
     def is_complete(self, key: str) -> bool:
-        """Whether a shard is there and running it again would change nothing."""
-        return key in self._attempts and key not in self._incomplete
+        """Whether running the batch of a shard again would change nothing."""
+        return key not in self._incomplete
 
     def holders(self, ids: Iterable[str]) -> list[str]:
         """Shards and journals that hold some of `ids`, sorted."""
         return sorted({self._holder[held] for held in ids if held in self._holder})
 
     def _read_shard(self, key: str) -> None:
-        with self._store.open(key) as file:
-            metadata = pq.read_schema(file).metadata or {}
-        self._attempts[key] = int(metadata.get(ATTEMPT_METADATA, b"0"))
         table = read_columns(self._store, key, ["rollout_id", "error"])
         for held, error in zip(table["rollout_id"].to_pylist(), table["error"].to_pylist(), strict=True):
             if error and error["retryable"]:

@@ -2,8 +2,9 @@
 
 Its front matter lists the files as `configs`, so `datasets.load_dataset(<folder of the run>, <format>)` works. One
 folder can have configurations of one file type only (the loader picks one builder for all of them), so the front matter
-holds the JSONL formats, or the Parquet ones when there are no others; every format loads from its own folder as well,
-`datasets.load_dataset(<folder of the run>/dataset/<format>)`, and the card shows that way.
+holds the JSONL formats, or the Parquet ones when there are no others but `nemo_gym`, whose lines are not for `datasets`;
+every format loads from its own folder as well, `datasets.load_dataset(<folder of the run>/dataset/<format>)`, and the
+card shows that way.
 
 Names come from users and servers: the front matter is written by a YAML library, text is escaped, code is quoted.
 """
@@ -85,8 +86,8 @@ def relative_path(file: DatasetFile) -> str:
 
 
 def _configs(files: list[DatasetFile]) -> list[dict[str, Any]]:
-    suffixes = {file.key.rsplit(".", 1)[-1] for file in files}
-    suffix = "jsonl" if "jsonl" in suffixes else "parquet"
+    suffixes = {file.key.rsplit(".", 1)[-1] for file in files if file.format != "nemo_gym"}
+    suffix = "parquet" if suffixes == {"parquet"} else "jsonl"
     configs: list[dict[str, Any]] = []
     for name, group in groupby((file for file in files if file.key.endswith(suffix)), key=lambda file: file.format):
         data_files = [{"split": file.split, "path": relative_path(file)} for file in group]

@@ -17,7 +17,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rollouts.errors import PolicyFatal
+from rollouts.errors import PolicyFatal, SamplingStopped
 from rollouts.policy import Policy
 from rollouts.records import Prompt, Rollout
 
@@ -90,9 +90,13 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop all slots at once and close the connections; journaled rollouts are safe, those in flight are lost."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended by itself after a fatal answer
-            self._loop.call_soon_threadsafe(self._stop.set)
+        self.stop()
         self._thread.join()
+
+    def stop(self) -> None:
+        """Send nothing more, and let go of everybody who waits; what was journaled is safe."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def collect(self, requests: Sequence[Request], sink: Callable[[Rollout], None]) -> None:
         """Sample `requests` and wait until each has ended, one way or another.
@@ -138,7 +142,7 @@ class Engine:
                 slot.cancel()
             await asyncio.gather(*slots, return_exceptions=True)
             await policy.close()
-            self._give_up(self._fatal or RuntimeError("the sampling engine was closed"))
+            self._give_up(self._fatal or SamplingStopped("sampling was stopped before this batch had ended"))
 
     def _submit(self, batch: _Batch, requests: Sequence[Request]) -> None:
         if self._fatal is not None:

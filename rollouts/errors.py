@@ -4,6 +4,7 @@
       ConfigError               the user must change something
         NothingToPublish        every row was dropped, so there is no dataset
         TooManyFailures         more rollouts than allowed have no completion or no reward
+      SamplingStopped           the run was interrupted; the same command goes on where it stopped
       DataError                 a stored record or a prompt breaks the format
       StoreError                a path or an object store could not be read or written
       PolicyError               the policy server gave no usable completion
@@ -42,6 +43,10 @@ class NothingToPublish(ConfigError):
 
 class TooManyFailures(ConfigError):
     """More rollouts than `max_failure_ratio` allows have no completion or no reward. Everything is kept."""
+
+
+class SamplingStopped(RolloutError):
+    """The run was interrupted while this batch was being sampled. What was finished is in its journal."""
 
 
 class DataError(RolloutError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
-from rollouts.batches import ATTEMPT_METADATA
 from rollouts.engine import Request
 from rollouts.identity import rollout_id
 from rollouts.journal import Journal, read_journal
@@ -17,7 +16,7 @@ from rollouts.layout import journal_folder, rollouts_key
 from rollouts.progress import Tally
 from rollouts.records import Prompt, Rollout
 from rollouts.references import Batch, RolloutShard
-from rollouts.shards import read_columns, read_shard, to_table, write_table
+from rollouts.shards import read_columns, read_shard, write_shard
 from rollouts.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -49,6 +48,9 @@ def generate_batch(
         return _committed(store, batch, sampling_id)
     journal = Journal(journal_folder(store, sampling_id) / f"{batch.batch_id}.journal")
     try:
+        if store.exists(rollouts_key(sampling_id, batch.batch_id, batch.attempt)):
+            journal.remove()
+            return _committed(store, batch, sampling_id)  # by another run, since this one was planned
         expected = {
             rollout_id(sampling_id, prompt.prompt_id, repeat): Request(prompt, repeat)
             for prompt in prompts
@@ -68,16 +70,16 @@ def generate_batch(
             tally.count_rollout(rollout, sampled_now=True)
 
         collect(missing, keep)
+        shard = _commit(store, batch, sampling_id, [finished[wanted] for wanted in expected], len(missing))
+        journal.remove()
     finally:
         journal.close()
-    shard = _commit(store, batch, sampling_id, [finished[wanted] for wanted in expected], len(missing))
-    journal.path.unlink(missing_ok=True)
     return shard
 
 
 def _committed(store: Store, batch: Batch, sampling_id: str) -> RolloutShard:
     """A batch whose shard is there already, made by this run or by another that samples the same way."""
-    key = rollouts_key(sampling_id, batch.batch_id)
+    key = rollouts_key(sampling_id, batch.batch_id, batch.attempt)
     errors = read_columns(store, key, ["error"])["error"]
     return RolloutShard(
         batch=batch,
@@ -112,9 +114,8 @@ def _final(rollouts: Iterable[Rollout]) -> dict[str, Rollout]:
 def _commit(
     store: Store, batch: Batch, sampling_id: str, rollouts: Sequence[Rollout], num_sampled: int
 ) -> RolloutShard:
-    key = rollouts_key(sampling_id, batch.batch_id)
-    table = to_table(Rollout, rollouts)
-    write_table(store, key, table.replace_schema_metadata({ATTEMPT_METADATA: str(batch.attempt).encode()}))
+    key = rollouts_key(sampling_id, batch.batch_id, batch.attempt)
+    write_shard(store, key, Rollout, rollouts)
     return RolloutShard(
         batch=batch,
         key=key,

@@ -89,6 +89,10 @@ class Journal:
         self._raise_if_broken()
         self._queue.put(rollout)
 
+    def remove(self) -> None:
+        """Remove the file while it is still locked, so that nobody can be writing to it; it must be closed after."""
+        self.path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Force everything to disk and let go of the file.
 

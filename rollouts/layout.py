@@ -1,7 +1,7 @@
 """Where everything lies below the output. Keys are made of ids, fixed names and checked dataset names only.
 
 store/prompts/<prompt_set_id>.parquet                     snapshot of the prompts, and its quarantine
-store/<sampling_id>/rollouts/<batch_id>.parquet           rollouts, shared by every run that samples this way
+store/<sampling_id>/rollouts/<batch_id>-<attempt>.parquet rollouts, shared by every run that samples this way
 store/<sampling_id>/journal/<batch_id>.journal            what is finished of an unfinished batch (local)
 store/<sampling_id>/verdicts/<verdicts_id>.parquet        sidecar of one rollout shard under one set of verifiers
 store/<sampling_id>/selection/<selection_id>.parquet      what was kept and dropped, batch by batch
@@ -28,9 +28,9 @@ def rollouts_folder(sampling_id: str) -> str:
     return f"store/{sampling_id}/rollouts"
 
 
-def rollouts_key(sampling_id: str, batch_id: str) -> str:
-    """Key of a batch's rollout shard."""
-    return f"{rollouts_folder(sampling_id)}/{batch_id}.parquet"
+def rollouts_key(sampling_id: str, batch_id: str, attempt: int) -> str:
+    """Key of a batch's rollout shard; what an earlier attempt committed stays, because manifests name it."""
+    return f"{rollouts_folder(sampling_id)}/{batch_id}-{attempt}.parquet"
 
 
 def verdicts_key(sampling_id: str, verdicts_id: str) -> str:

@@ -41,6 +41,12 @@ class Leases(Generic[T]):
         finally:
             self._let_go(shared)
 
+    def things(self) -> list[T]:
+        """What is open now."""
+        with self._lock:
+            shared = list(self._open.values())
+        return [thing for one in shared if (thing := one.peek()) is not None]
+
     def close_idle(self) -> None:
         """Close everything nobody uses, at once."""
         with self._lock:
@@ -92,6 +98,9 @@ class _Shared(Generic[T]):
             thing = self._thing
         assert thing is not None
         return thing
+
+    def peek(self) -> T | None:
+        return None if self.closed else self._thing
 
     def close(self) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -34,6 +35,8 @@ _QUARANTINE = "quarantine.jsonl"
 _KEY_BYTES = 12
 """Bytes of a prompt id that find duplicates: a false one among 10 million prompts has a chance of 1 to 10**15."""
 _LINE_BITS = 40
+_REFERENCE_BITS = 32
+"""Bits of a checksum of reference answer and verifier, kept beside the place of the first row."""
 
 
 def load_prompt_set(
@@ -125,11 +128,18 @@ class _Loading:
         return prompt
 
     def _refuse_duplicate(self, prompt: Prompt, source_index: int) -> None:
-        here = source_index << _LINE_BITS | prompt.line
+        reference = zlib.crc32(canonical_json([prompt.ground_truth, prompt.verifier]))
+        here = (source_index << _LINE_BITS | prompt.line) << _REFERENCE_BITS | reference
         first = self._seen.setdefault(bytes.fromhex(prompt.prompt_id)[:_KEY_BYTES], here)
-        if first != here:
-            source, line = self._sources[first >> _LINE_BITS].name, first & (1 << _LINE_BITS) - 1
-            raise UnusableRow(Reason.DUPLICATE, f"the same prompt as line {line} of {source}")
+        if first == here:
+            return
+        place, same = first >> _REFERENCE_BITS, first & (1 << _REFERENCE_BITS) - 1 == reference
+        where = f"line {place & (1 << _LINE_BITS) - 1} of {self._sources[place >> _LINE_BITS].name}"
+        if same:
+            raise UnusableRow(Reason.DUPLICATE, f"the same prompt as {where}")
+        raise UnusableRow(
+            Reason.CONFLICTING_REFERENCE, f"the same conversation as {where}, with another reference answer"
+        )
 
     def _reject(self, row: BadRow) -> None:
         self._first_bad = self._first_bad or row

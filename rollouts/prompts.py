@@ -76,7 +76,7 @@ class PromptReader:
         verifier = self._verifier(extra)
         ground_truth = self._ground_truth(extra, verifier)
         return Prompt(
-            prompt_id=content_id("prompt", messages, tools, ground_truth, verifier, sampling),
+            prompt_id=content_id("prompt", messages, tools, sampling),
             messages=messages,
             tools=tools,
             ground_truth=ground_truth,

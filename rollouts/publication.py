@@ -133,7 +133,11 @@ def _failures(metrics: Metrics) -> dict[str, int]:
 
 
 def _selection_settings(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.settings.selection().items() if name not in ("objective", "formats")}
+    return {
+        name: value
+        for name, value in run.settings.selection().items()
+        if name not in ("objective", "formats", "version")
+    }
 
 
 def _card_facts(run: Run, metrics: Metrics, selection: Selection, dataset: Dataset) -> CardFacts:

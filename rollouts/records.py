@@ -43,7 +43,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """A conversation for the policy to continue, with what its verifier needs to judge the continuation."""
 
     prompt_id: str
-    """Content id of everything below that can change a rollout or its reward."""
+    """Content id of what the policy is given: messages, tools and the row's own sampling settings. The reference answer
+    is no part of it, so that a corrected one needs no new rollouts."""
     messages: list[Message]
     """Non-empty; ends with a message that asks for a completion."""
     tools: list[dict[str, Any]] | None = None

@@ -40,6 +40,8 @@ class Batch(Reference):
     stop: int
     """Index after the last prompt."""
     num_repeats: int
+    references_id: str
+    """Content id of the reference answers and verifiers of its prompts: what verdicts depend on besides rollouts."""
     attempt: int
     """How often the batch had been committed before, from 0; a batch whose retryable failures are tried again counts
     on, so that the earlier result does not stand in for it."""

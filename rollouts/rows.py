@@ -81,7 +81,9 @@ class Reason(StrEnum):
     INVALID_GROUND_TRUTH = "invalid_ground_truth"
     """The row's verifier cannot use the reference answer."""
     DUPLICATE = "duplicate"
-    """An earlier row has the same prompt, reference answer, tools, verifier and sampling."""
+    """An earlier row has the same messages, tools, sampling, reference answer and verifier."""
+    CONFLICTING_REFERENCE = "conflicting_reference"
+    """An earlier row has the same messages, tools and sampling, and another reference answer or verifier."""
 
 
 class UnusableRow(Exception):

@@ -7,17 +7,33 @@ from collections import Counter
 
 from rollouts.identity import content_id
 from rollouts.layout import verdicts_key
-from rollouts.records import Rollout, Verdict
+from rollouts.records import Rollout, Verdict, VerdictStatus
 from rollouts.references import RolloutShard, VerdictShard
 from rollouts.run import Run
-from rollouts.shards import read_prompts, read_shard, write_shard
+from rollouts.shards import read_columns, read_prompts, read_shard, write_shard
 from rollouts.storage import Store
 from rollouts.verification import VerifierPool
 
 
-def verdict_shard_key(run: Run, shard: RolloutShard) -> str:
-    """Key of the verdicts on a shard under the run's verifiers."""
-    return verdicts_key(run.sampling_id, content_id("verdicts", shard.sha256, dict(run.verifiers)))
+def verdict_shard_key(store: Store, run: Run, shard: RolloutShard) -> str:
+    """Key of the verdicts on a shard: those that are there and final, or the next that would be.
+
+    Verdicts that a verifier failed to give are tried again by the next run, under a key of their own.
+    """
+    verdicts_id = content_id("verdicts", shard.sha256, shard.batch.references_id, dict(run.verifiers))
+    attempt = 0
+    while _has_failed(store, key := verdicts_key(run.sampling_id, f"{verdicts_id}-{attempt}")):
+        attempt += 1
+    return key
+
+
+def _has_failed(store: Store, key: str) -> bool:
+    """Whether verdicts are there, and judging again may give some that are missing."""
+    if not store.exists(key):
+        return False
+    table = read_columns(store, key, ["status", "error"]).to_pylist()
+    failed = VerdictStatus.VERIFIER_FAILED.value
+    return any(row["status"] == failed and row["error"] and row["error"]["retryable"] for row in table)
 
 
 def score_shard(store: Store, pool: VerifierPool, run: Run, shard: RolloutShard) -> VerdictShard:
@@ -26,7 +42,7 @@ def score_shard(store: Store, pool: VerifierPool, run: Run, shard: RolloutShard)
     prompts = {p.prompt_id: p for p in read_prompts(store, run.prompt_set.key, batch.start, batch.stop)}
     rollouts = read_shard(store, shard.key, Rollout)
     verdicts = pool.score_batch([(prompts[rollout.prompt_id], rollout) for rollout in rollouts])
-    key = verdict_shard_key(run, shard)
+    key = verdict_shard_key(store, run, shard)
     write_shard(store, key, Verdict, verdicts)
     rewards = [verdict.reward for verdict in verdicts if verdict.reward is not None]
     return VerdictShard(

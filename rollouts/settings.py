@@ -9,7 +9,8 @@ among them, so a run can be moved, slowed down and resumed.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -25,6 +26,8 @@ BUNDLED = "bundled"
 """Value of `input` that stands for the prompts that come with the project."""
 EMBEDDED = "embedded"
 """Value of `policy.url` that stands for the policy server that comes with the project."""
+SELECTION_VERSION = 1
+"""Part of every selection: changes whenever the same verdicts would give another dataset."""
 RECORD_VERSION = 1
 """Part of every sampling identity: records of another layout are never taken for these."""
 
@@ -46,9 +49,9 @@ class PolicyAddress(Settings):
     """Name of the checkpoint. Part of the run's identity; without it the URL takes its place, so that two servers with
     one model name never mix. Give it to resume a run after the server moved."""
     block: str | None = None
-    """Name of a saved policy-server block to take URL, model, version and key from. What is set here wins."""
-    api_key_env: str = "POLICY_API_KEY"
-    """Environment variable that holds the key. The key itself is never a parameter."""
+    """Name of a saved policy-server block to take URL and key from, and model and version where none are set here."""
+    api_key_env: str = Field(default="POLICY_API_KEY", pattern=r"^([A-Z][A-Z0-9_]*_)?API_KEY$")
+    """Environment variable that holds the key; its name ends in API_KEY. The key itself is never a parameter."""
 
     @field_validator("url")
     @classmethod
@@ -110,7 +113,7 @@ class CollectSettings(Settings):
     """Seconds one request may take from sending to its last byte, however slowly it drips."""
     max_attempts: int = Field(default=5, ge=1, le=100)
     """Requests sent for one rollout before it is stored as failed."""
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Prompts in a batch (one task run). "auto" follows from the number of rollouts."""
     max_failure_ratio: float = Field(default=0.1, ge=0, le=1)
     """Share of rollouts without a completion or a reward above which the run ends as failed, with all data kept."""
@@ -125,13 +128,24 @@ class CollectSettings(Settings):
             raise ValueError(f"formats must name at least one trainer, each once; got {self.formats}")
         return self
 
+    @field_validator("input", "output")
+    @classmethod
+    def _places_hold_no_secret(cls, place: str) -> str:
+        parts = urlsplit(place)
+        if parts.scheme and (parts.username or parts.password):
+            raise ValueError("must hold no user or password; put credentials into the environment or into a block")
+        if parts.scheme in ("http", "https") and parts.query:
+            raise ValueError("must hold no query, which may be a signature; download the file first")
+        return place
+
     @field_validator("responses_create_params")
     @classmethod
     def _parameters_are_about_sampling(cls, params: dict[str, Any]) -> dict[str, Any]:
         try:
-            _, others = split_parameters(params)
+            others = set(split_parameters(params)[1])
         except UnusableRow as error:
             raise ValueError(str(error)) from error
+        others |= params.keys() & {"input", "instructions", "tools", "max_tokens", "max_completion_tokens"}
         if others:
             raise ValueError(f"{', '.join(sorted(others))} cannot be set here: other parameters of the run decide them")
         return params
@@ -153,19 +167,19 @@ class CollectSettings(Settings):
         Returns:
             Settings named as in NeMo Gym (`temperature`, `top_p`, `max_output_tokens`, ...), without `None`.
         """
+        defaults = {"temperature": self.default_temperature, "top_p": self.default_top_p}
+        return {**defaults, **row, **self._overrides}
+
+    @property
+    def _overrides(self) -> dict[str, Any]:
+        """Sampling settings of the run that win over the row's."""
         explicit = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_output_tokens": self.max_output_tokens,
         }
-        merged = {
-            "temperature": self.default_temperature,
-            "top_p": self.default_top_p,
-            **row,
-            **split_parameters(self.responses_create_params)[0],
-            **{name: value for name, value in explicit.items() if value is not None},
-        }
-        return {name: value for name, value in merged.items() if value is not None}
+        given = {name: value for name, value in explicit.items() if value is not None}
+        return {**split_parameters(self.responses_create_params)[0], **given}
 
     def sampling_id(self, model: str, policy_version: str) -> str:
         """Identity of the way of sampling: rollouts made under one are interchangeable between runs and prompt files.
@@ -174,13 +188,19 @@ class CollectSettings(Settings):
             model: Model name that is asked.
             policy_version: Checkpoint name, or the URL that stands in for it.
         """
-        return content_id("sampling", RECORD_VERSION, model, policy_version, self.sampling_params({}), self.seed)
+        # A default and an override of the same value differ for rows that have a setting of their own.
+        sampling = [self.sampling_params({}), self._overrides, self.seed]
+        return content_id("sampling", RECORD_VERSION, model, policy_version, *sampling)
 
     def selection(self) -> dict[str, Any]:
         """Settings that decide what is kept and how it is written: a change re-filters, and never samples."""
         own = set(type(self).model_fields) - set(CollectSettings.model_fields)
         shared = {"formats", "validation_fraction", "max_failure_ratio"}
-        return {"objective": self.objective, **self.model_dump(mode="json", include=own | shared)}
+        return {
+            "version": SELECTION_VERSION,
+            "objective": self.objective,
+            **self.model_dump(mode="json", include=own | shared),
+        }
 
     @property
     def split_seed(self) -> int:

@@ -13,11 +13,15 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
+import pyarrow as pa
+
 _Path: TypeAlias = tuple[str, ...]
 _Kind: TypeAlias = str | frozenset[str]
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d(:\d\d(:\d\d)?)?(Z|[+-]\d\d(:?\d\d)?)?)?")
 """Texts that Arrow's JSON reader takes for timestamps when a field holds nothing else (measured with pyarrow 26)."""
+
+_SCALARS = {"int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
 
 
 class Shapes:
@@ -46,6 +50,31 @@ class Shapes:
             kinds == {"date"} and not any(self._is_free_form(path[:length]) for length in range(1, len(path)))
             for path, kinds in self._seen.items()
         )
+
+    def schema(self) -> pa.Schema | None:
+        """Arrow schema under which the rows come back as they are, texts as texts.
+
+        `None` when there is none: a field with several types of value, or objects of one field with different keys or
+        with none at all. A column that some rows lack is no harm.
+        """
+        columns = [path[0] for path in self._seen if len(path) == 1]
+        try:
+            return pa.schema([(name, self._arrow_type((name,))) for name in columns])
+        except _NoArrowTypeError:
+            return None
+
+    def _arrow_type(self, path: _Path) -> pa.DataType:
+        kinds = self._seen.get(path, set[_Kind]())
+        if not kinds:
+            return pa.null()
+        if kinds <= {"date", "text"}:
+            return pa.string()
+        kind, *others = kinds
+        if others or not kind:
+            raise _NoArrowTypeError
+        if isinstance(kind, frozenset):
+            return pa.struct([(name, self._arrow_type((*path, name))) for name in sorted(kind)])
+        return pa.list_(self._arrow_type((*path, "[]"))) if kind == "array" else _SCALARS[kind]
 
     def _observe(self, path: _Path, value: Any) -> None:
         match value:
@@ -86,3 +115,7 @@ class Shapes:
         if kind not in kinds:
             kinds.add(kind)
             self._num_seen += 1
+
+
+class _NoArrowTypeError(Exception):
+    """A field has values that no single Arrow type holds."""

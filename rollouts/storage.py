@@ -62,7 +62,10 @@ class Store:
     def exists(self, key: str) -> bool:
         """Whether `key` has been written."""
         with _translated("look for", self.locate(key)):
-            return bool(self._fs.isfile(self.path(key)))
+            try:
+                return self._fs.info(self.path(key))["type"] == "file"
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def keys(self, prefix: str) -> list[str]:
         """Keys directly below the folder `prefix`, sorted; [] when there is no such folder."""

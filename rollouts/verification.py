@@ -19,7 +19,7 @@ from typing import Any, Self, TypeAlias
 
 from rollouts.errors import ConfigError, ErrorRecord, InvalidGroundTruth, VerifierError
 from rollouts.identity import canonical_json, content_id
-from rollouts.records import Prompt, Rollout, Verdict, VerdictStatus
+from rollouts.records import Prompt, Rollout, StopReason, Verdict, VerdictStatus
 from rollouts.verifiers import Verifier
 from rollouts.verifiers.judgement import Finding, Job, judge, load_verifier
 from rollouts.verifiers.registry import IN_PROCESS, VERIFIERS, verifier
@@ -118,7 +118,7 @@ class VerifierPool:
 
     def _key(self, prompt: Prompt, rollout: Rollout) -> _JobKey | None:
         """Return what decides about the finding, `None` when there is nothing to judge or nobody to judge it."""
-        if rollout.error is not None or prompt.verifier not in self._targets:
+        if rollout.error is not None or _unjudgeable(rollout) or prompt.verifier not in self._targets:
             return None
         return prompt.verifier, canonical_json(prompt.ground_truth), rollout.text
 
@@ -133,6 +133,9 @@ class VerifierPool:
         judged_by = self._verifiers.get(prompt.verifier)
         if rollout.error is not None:
             return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.POLICY_FAILED, error=rollout.error)
+        if unjudgeable := _unjudgeable(rollout):
+            status, error = unjudgeable
+            return _verdict(rollout, prompt.verifier, judged_by, status, error=error)
         if judged_by is None or finding is None:
             error = ErrorRecord.of(ConfigError(f"no verifier {prompt.verifier!r}"))
             return _verdict(rollout, prompt.verifier, None, VerdictStatus.VERIFIER_FAILED, error=error)
@@ -142,6 +145,19 @@ class VerifierPool:
             finding = Finding(reward=judged_by.reward_range[0], duration_s=finding.duration_s)
             return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.MODEL_FAILED, finding)
         return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.SCORED, finding)
+
+
+def _unjudgeable(rollout: Rollout) -> tuple[VerdictStatus, ErrorRecord] | None:
+    """What keeps a completion from being judged, whatever the verifier; such a completion has no reward."""
+    match rollout.stop_reason:
+        case StopReason.CONTENT_FILTER | StopReason.ABORT:
+            message = f"the server withheld the completion ({rollout.stop_reason.value})"
+            return VerdictStatus.POLICY_FAILED, ErrorRecord("PolicyError", message, retryable=False)
+        case StopReason.TOOL_CALLS:
+            message = "the policy called a tool, which verifiers of text cannot judge"
+            return VerdictStatus.VERIFIER_FAILED, ErrorRecord("VerifierError", message, retryable=False)
+        case _:
+            return None
 
 
 def _failed(rollout: Rollout, kind: str, judged_by: Verifier, finding: Finding) -> Verdict:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any, ParamSpec, TypeVar
 
+import msgspec
 from prefect import Task
 
 from blocks.artifact_store import saved_store
 from rollouts.errors import RolloutError
 from rollouts.identity import content_id
 from rollouts.layout import RESULTS
+from rollouts.manifest import MANIFEST
 from rollouts.storage import Store
 
 P = ParamSpec("P")
@@ -46,6 +48,19 @@ def cache_key(store: Store, stage: str, stands_for: list[str], *content: Any) ->
     if not all(store.exists(file) for file in stands_for):
         store.delete(f"{RESULTS}/{key}")
     return key
+
+
+def published_files(store: Store, prefix: str) -> list[str]:
+    """Keys of all files of a published run, by its manifest; the manifest's own alone when it is not there."""
+    manifest = f"{prefix}/{MANIFEST}"
+    if not store.exists(manifest):
+        return [manifest]
+    told = msgspec.json.decode(store.read(manifest))
+    return [
+        manifest,
+        *(file["key"] for file in told["dataset_files"]),
+        *(f"{prefix}/{file['path']}" for file in told["files"]),
+    ]
 
 
 def is_retryable(task: Any, task_run: Any, state: Any) -> bool:

@@ -11,15 +11,16 @@ from blocks.artifact_store import store_of
 from rollouts.curation import Dataset, write_dataset
 from rollouts.references import Selection, VerdictShard
 from rollouts.run import Run
-from tasks.caching import cache_key, is_retryable
+from tasks.caching import cache_key, is_retryable, published_files
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     run: Run = parameters["run"]
     selection: Selection = parameters["selection"]
-    # The files are one with the manifest: when that is gone, all are written again.
-    manifest = f"{run.prefix}/manifest.json"
-    return cache_key(store_of(run.settings.output), "format", [manifest], run.run_id, run.prefix, selection.sha256)
+    store = store_of(run.settings.output)
+    # The files are one with the manifest: when one of them is gone, all are written again.
+    stands_for = published_files(store, run.prefix)
+    return cache_key(store, "format", stands_for, run.run_id, run.prefix, selection.sha256)
 
 
 @task(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from prefect import task
@@ -10,6 +12,7 @@ from prefect.context import TaskRunContext
 from blocks.artifact_store import store_of
 from blocks.policy_server import endpoint_of
 from rollouts.engine import Engine
+from rollouts.errors import SamplingStopped
 from rollouts.generation import generate_batch
 from rollouts.layout import rollouts_key
 from rollouts.lease import Leases
@@ -22,14 +25,32 @@ from tasks.progress import tally_of
 
 _engines: Leases[Engine] = Leases()
 """The sampling engines of this process: batches that sample one policy share one."""
+_stopped: set[str] = set()
+"""Runs of this process that were interrupted: batches that have not begun do not begin."""
+
+
+@contextmanager
+def sampled(run: Run) -> Iterator[None]:
+    """Let the batches of a run sample until the block ends; when it ends by an error or an interrupt, stop at once.
+
+    Batches run in threads, which an interrupt does not reach.
+    """
+    _stopped.discard(run.run_id)
+    try:
+        yield
+    except BaseException:
+        _stopped.add(run.run_id)
+        for engine in _engines.things():
+            engine.stop()
+        raise
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     run: Run = parameters["run"]
     batch: Batch = parameters["batch"]
     store = store_of(run.settings.output)
-    shard = rollouts_key(run.sampling_id, batch.batch_id)
-    return cache_key(store, "generate", [shard], batch.batch_id, batch.attempt, batch.start)
+    shard = rollouts_key(run.sampling_id, batch.batch_id, batch.attempt)
+    return cache_key(store, "generate", [shard], shard, batch.start, batch.references_id)
 
 
 @task(
@@ -54,6 +75,8 @@ def generate(run: Run, batch: Batch) -> RolloutShard:
     def collect(requests: Any, sink: Any) -> None:
         if not requests:
             return
+        if run.run_id in _stopped:
+            raise SamplingStopped("the run was interrupted before this batch had begun")
         endpoint = endpoint_of(run.policy)
         with _engines.lease((endpoint, settings.model_dump_json()), lambda: open_engine(endpoint, settings)) as engine:
             engine.collect(requests, sink)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rollouts.progress import Snapshot, Tally
 from rollouts.run import Run
+
+logger = logging.getLogger(__name__)
 
 ARTIFACT_EVERY_S = 5.0
 """Seconds between updates of the artifact: often enough to watch, seldom enough for the server."""
@@ -68,9 +71,15 @@ def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -
     """Show the counts now and then from a thread of its own, and once more at the end."""
     stop = threading.Event()
 
+    def show_now() -> None:
+        try:
+            show(tally.snapshot())
+        except Exception:  # a display that fails must neither end the run nor hide why it ended
+            logger.warning("The progress of the run could not be shown.", exc_info=True)
+
     def refresh() -> None:
         while not stop.wait(every_s):
-            show(tally.snapshot())
+            show_now()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(refresh,), name="progress", daemon=True)
     thread.start()
@@ -79,7 +88,7 @@ def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -
     finally:
         stop.set()
         thread.join()
-        show(tally.snapshot())
+        show_now()
 
 
 def _artifact() -> Callable[[Snapshot], None]:

@@ -13,18 +13,17 @@ from rollouts.curation import Dataset
 from rollouts.references import Published, Selection, VerdictShard
 from rollouts.run import Run
 from rollouts.summary import summary
-from tasks.caching import cache_key, is_retryable
+from tasks.caching import cache_key, is_retryable, published_files
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     run: Run = parameters["run"]
     dataset: Dataset = parameters["dataset"]
-    manifest = f"{run.prefix}/manifest.json"
-    files = [file.sha256 for file in dataset.files]
     selection: Selection = parameters["selection"]
-    return cache_key(
-        store_of(run.settings.output), "publish", [manifest], run.run_id, run.prefix, files, selection.sha256
-    )
+    store = store_of(run.settings.output)
+    files = [file.sha256 for file in dataset.files]
+    stands_for = published_files(store, run.prefix)
+    return cache_key(store, "publish", stands_for, run.run_id, run.prefix, files, selection.sha256)
 
 
 @task(

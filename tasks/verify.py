@@ -24,7 +24,7 @@ def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     run: Run = parameters["run"]
     shard: RolloutShard = parameters["shard"]
     store = store_of(run.settings.output)
-    verdicts = verdict_shard_key(run, shard)
+    verdicts = verdict_shard_key(store, run, shard)
     return cache_key(store, "verify", [verdicts], verdicts, shard.batch.start, shard.batch.stop)
 
 

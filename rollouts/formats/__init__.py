@@ -25,8 +25,13 @@ class Format(Protocol):
     name: str
     """Folder of the file, and configuration name of the dataset card: `trl`, `trl_rollouts`, ..."""
     suffix: Literal["jsonl", "parquet"]
+    """Kind of file. JSONL gives way to Parquet where `datasets` would take texts for timestamps."""
     schema: pa.Schema | None
     """Arrow schema of the rows, for Parquet only."""
+    equal_groups: bool = False
+    """Whether the trainer wants equally many rows of every example; smaller groups are left out of the file."""
+    read_with_json: bool = False
+    """Whether the trainer decodes the file line by line, so that no loader guesses the types of its fields."""
 
     def rows(self, example: Example, index: int, split: str, dataset: str) -> Iterable[dict[str, Any]]:
         """Turn one example into rows.

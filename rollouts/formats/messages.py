@@ -12,7 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from rollouts.formats import Unrepresentable
-from rollouts.records import Message, Prompt, Rollout
+from rollouts.records import Message, Prompt, Rollout, StopReason
 
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
@@ -65,10 +65,11 @@ def completion_message(rollout: Rollout) -> Message:
     """Return the one assistant message that the policy wrote, as it is stored.
 
     Trainers that split a conversation into prompt and completion train everything after the prompt, the text of tools
-    included, so a completion of several messages is refused.
+    included, so a completion of several messages is refused. So is one whose server said that it ends in tool calls
+    but sent none: what is left of it is not what the policy wrote.
 
     Raises:
-        Unrepresentable: `completion_not_one_message` or `completion_empty`.
+        Unrepresentable: `completion_not_one_message`, `completion_empty` or `tool_calls_missing`.
     """
     completion = rollout.completion
     if len(completion) != 1 or completion[0].get("role") != "assistant":
@@ -76,6 +77,8 @@ def completion_message(rollout: Rollout) -> Message:
     message = completion[0]
     if not content_text(message) and not message.get("tool_calls"):
         raise Unrepresentable("completion_empty")
+    if rollout.stop_reason is StopReason.TOOL_CALLS and not message.get("tool_calls"):
+        raise Unrepresentable("tool_calls_missing")
     return message
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 import pyarrow as pa
 
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import content_text, truth_text
 from rollouts.formats.tokens import has_token_ids, token_sequence
 from rollouts.records import Attempt, Message, ModelCall, Prompt, Rollout
@@ -25,10 +25,11 @@ _PARAMETERS = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls
 """Sampling settings that the request model knows; it refuses requests with any other (`seed`, `stop`)."""
 
 
-class NemoGymRollouts:
+class NemoGymRollouts(Format):
     """Rollout results of NeMo Gym. The rows of a group follow each other; a group is written whole or not at all."""
 
     name = "nemo_gym"
+    read_with_json = True
     suffix: Literal["jsonl", "parquet"] = "jsonl"
     schema: pa.Schema | None = None
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import (
     chat_messages,
     completion_message,
@@ -22,7 +22,7 @@ from rollouts.formats.messages import (
 from rollouts.selection import Demonstration, Example, PreferencePair, TrainingGroup
 
 
-class NemoRlPrompts:
+class NemoRlPrompts(Format):
     """Prompts for `ResponseDataset` with the math processor: a user message and its answer, both text."""
 
     name = "nemo_rl"
@@ -41,13 +41,14 @@ class NemoRlPrompts:
                 raise Unrepresentable("prompt_not_one_user_message")
 
 
-class NemoRlDemonstrations:
+class NemoRlDemonstrations(Format):
     """Conversations for `openai_format`; `use_preserving_dataset: true` keeps different tools apart.
 
     NeMo-RL trains every assistant message, so a prompt with assistant turns in it is refused.
     """
 
     name = "nemo_rl"
+    read_with_json = True
     suffix: Literal["jsonl", "parquet"] = "jsonl"
     schema: pa.Schema | None = None
 
@@ -62,7 +63,7 @@ class NemoRlDemonstrations:
         return [{**row, "prompt_id": example.prompt.prompt_id, "rollout_id": example.attempt.rollout.rollout_id}]
 
 
-class NemoRlPreferences:
+class NemoRlPreferences(Format):
     """Pairs for `PreferenceDataset`: two ranked completions, the lower rank is the better one."""
 
     name = "nemo_rl"

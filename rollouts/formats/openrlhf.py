@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import completion_message, refuse_tools, required_truth, text_messages
 from rollouts.selection import Demonstration, Example, PreferencePair, TrainingGroup
 
 
-class OpenRlhfPrompts:
+class OpenRlhfPrompts(Format):
     """Prompts for `PromptDataset`; the reward function or agent gets `label` and `datasource`."""
 
     name = "openrlhf"
@@ -42,7 +42,7 @@ class OpenRlhfPrompts:
         ]
 
 
-class OpenRlhfDemonstrations:
+class OpenRlhfDemonstrations(Format):
     """Conversations for `SFTDataset`, whole in `input`.
 
     Without `--data.output_key` and without `--data.multiturn`, which are the defaults, the last message is the answer
@@ -68,7 +68,7 @@ class OpenRlhfDemonstrations:
         ]
 
 
-class OpenRlhfPreferences:
+class OpenRlhfPreferences(Format):
     """Pairs for `RewardDataset`, for DPO and reward models. They want `--data.prompt_key prompt`."""
 
     name = "openrlhf"

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import (
     chat_messages,
     completion_message,
@@ -25,7 +25,7 @@ from rollouts.selection import Demonstration, Example, PreferencePair, TrainingG
 _message = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 
-class TrlPrompts:
+class TrlPrompts(Format):
     """Prompts for `GRPOTrainer`: one row a group; all columns but `prompt` reach the reward functions as lists."""
 
     name = "trl"
@@ -46,13 +46,15 @@ class TrlPrompts:
         return [_with_tools(row if truth is None else {**row, "ground_truth": truth}, prompt)]
 
 
-class TrlRollouts:
+class TrlRollouts(Format):
     """Rollouts for a `rollout_func` that replays them: the rows of a group follow each other.
 
-    A group is written whole or not at all, because the trainer asks for as many rollouts of every prompt.
+    A group is written whole or not at all, and only when it is as large as the largest one, because the trainer asks
+    for as many rollouts of every prompt.
     """
 
     name = "trl_rollouts"
+    equal_groups = True
     suffix: Literal["jsonl", "parquet"] = "parquet"
     schema: pa.Schema | None = pa.schema(
         [
@@ -84,7 +86,7 @@ class TrlRollouts:
         return [{**shared, **_rollout_columns(attempt)} for attempt in example.attempts]
 
 
-class TrlDemonstrations:
+class TrlDemonstrations(Format):
     """Prompt and completion for `SFTTrainer`, which then trains the completion only."""
 
     name = "trl"
@@ -105,7 +107,7 @@ class TrlDemonstrations:
         return [_with_tools(row, example.prompt)]
 
 
-class TrlPreferences:
+class TrlPreferences(Format):
     """Preference pairs for `DPOTrainer`."""
 
     name = "trl"

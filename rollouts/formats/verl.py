@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import (
     completion_message,
     content_text,
@@ -27,7 +27,7 @@ _USER = "\n\nHuman: "
 _ASSISTANT = "\n\nAssistant:"
 
 
-class VerlPrompts:
+class VerlPrompts(Format):
     """Prompts for `RLHFDataset`. `data_source` is the name of the dataset, so training needs a reward function."""
 
     name = "verl"
@@ -78,7 +78,7 @@ class VerlPrompts:
         ]
 
 
-class VerlDemonstrations:
+class VerlDemonstrations(Format):
     """Conversations for `MultiTurnSFTDataset`, which trains every assistant message in them."""
 
     name = "verl"
@@ -102,7 +102,7 @@ class VerlDemonstrations:
         ]
 
 
-class VerlPreferences:
+class VerlPreferences(Format):
     r"""Pairs of plain strings for `RMDataset` (reward models): verl's core has no DPO.
 
     The data set puts prompt and answer together as they stand, without a chat template, so the conversation is written

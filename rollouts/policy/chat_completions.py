@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import tenacity
 
-from rollouts.errors import ErrorRecord, PolicyError, PolicyFatal, RequestRefused
+from rollouts.errors import ErrorRecord, PolicyError, PolicyFatal, PolicyUnavailable, RequestRefused
 from rollouts.identity import derived_seed, rollout_id
 from rollouts.policy import Endpoint, wire
 from rollouts.policy.failures import failure
@@ -34,6 +34,7 @@ _exponential = tenacity.wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 
 class _Answer(NamedTuple):
     completion: wire.ChatCompletion
+    seed: int | None
     started_at: float
     latency_s: float
 
@@ -110,6 +111,7 @@ class ChatCompletionsPolicy:
                 "messages": prompt.messages,
                 "stop_reason": StopReason.ERROR,
                 "error": ErrorRecord.of(error),
+                "seed": seed,
             }
         else:
             outcome = self._completed(prompt, answer, retrying.statistics["attempt_number"])
@@ -118,7 +120,6 @@ class ChatCompletionsPolicy:
             prompt_id=prompt.prompt_id,
             repeat_index=repeat_index,
             num_prompt_messages=len(prompt.messages),
-            seed=None if "seed" in self._refused_fields else seed,
             sampling=sampling,
             latency_s=time.perf_counter() - clock,
             attempts=retrying.statistics["attempt_number"],
@@ -137,28 +138,40 @@ class ChatCompletionsPolicy:
     async def _answer(self, body: dict[str, Any]) -> _Answer:
         """Send one request and time it."""
         started_at, clock = time.time(), time.perf_counter()
-        completion = await self._send(body)
-        return _Answer(completion, started_at, time.perf_counter() - clock)
+        completion, seed = await self._send(body)
+        return _Answer(completion, seed, started_at, time.perf_counter() - clock)
 
-    async def _send(self, body: dict[str, Any]) -> wire.ChatCompletion:
-        """Send one request, leaving out what the server has refused before."""
+    async def _send(self, body: dict[str, Any]) -> tuple[wire.ChatCompletion, int | None]:
+        """Send one request, leaving out what the server refuses; returns the answer and the seed that was sent."""
         sent = {name: value for name, value in body.items() if name not in self._refused_fields}
+        try:
+            return await self._post(sent), sent.get("seed")
+        except RequestRefused as error:
+            refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & sent.keys()
+            if not refused:
+                raise
+            sent = {name: value for name, value in sent.items() if name not in refused}
+        completion = await self._post(sent)  # only when this succeeds were those fields the reason
+        logger.warning("The server refuses %s; sampling goes on without.", ", ".join(sorted(refused)))
+        self._refused_fields |= refused
+        return completion, sent.get("seed")
+
+    async def _post(self, sent: dict[str, Any]) -> wire.ChatCompletion:
+        """Send one request as it stands."""
         reply = await self._transport.post(f"{self._url}/chat/completions", _encoder.encode(sent), self._timeout_s)
         if reply.status == 200:
-            completion = wire.decode(reply.body)
+            completion = wire.decode(reply.body, self._secret)
             status = wire.error_status(completion)
+            if status is None and wire.stop_reason(completion.choices[0]) is StopReason.ABORT:
+                raise PolicyUnavailable(
+                    f"the server gave the completion up (finish_reason {completion.choices[0].finish_reason!r})",
+                    status=200,
+                )
             if status is None:
                 return completion
         else:
             status = reply.status
-        error = failure(status, reply.headers, reply.body, self._secret)
-        if isinstance(error, RequestRefused):
-            refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & sent.keys()
-            if refused:
-                logger.warning("The server refuses %s; sampling goes on without.", ", ".join(sorted(refused)))
-                self._refused_fields |= refused
-                return await self._send(body)
-        raise error
+        raise failure(status, reply.headers, reply.body, self._secret)
 
     def _completed(self, prompt: Prompt, answer: _Answer, attempts: int) -> dict[str, Any]:
         """Fields of a rollout that got its completion."""
@@ -189,6 +202,7 @@ class ChatCompletionsPolicy:
         )
         return {
             "messages": [*prompt.messages, message],
+            "seed": answer.seed,
             "stop_reason": wire.stop_reason(choice),
             "calls": [call],
             "usage": usage,
@@ -211,7 +225,8 @@ async def served_models(url: str, secret: str | None) -> list[str] | None:
         async with httpx.AsyncClient(timeout=30, trust_env=False, headers=headers) as client:
             response = await client.get(f"{url}/models")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PolicyFatal(f"no policy server answers at {url} ({type(error).__name__})") from error
+        # Not chained: the client's error may hold the headers of the request.
+        raise PolicyFatal(f"no policy server answers at {url} ({type(error).__name__})") from None
     if response.status_code in (401, 403) or 300 <= response.status_code < 400:
         raise failure(response.status_code, response.headers, response.content, secret)
     if response.status_code != 200:

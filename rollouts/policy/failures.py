@@ -40,7 +40,7 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, secret: str | 
         secret: Key to strike out wherever the server repeats it.
     """
     code, words = _server_words(body)
-    said = _excerpt(words, secret)
+    said = excerpt(words, secret)
     if status in (401, 403):
         return PolicyFatal(f"the policy server refused the key ({status}): {said}", status=status)
     if status == 404:
@@ -108,7 +108,8 @@ def _server_words(body: bytes) -> tuple[str | None, str]:
     return (code if isinstance(code, str) else None), str(words)
 
 
-def _excerpt(words: str, secret: str | None) -> str:
+def excerpt(words: str, secret: str | None) -> str:
+    """Make a server's words fit to be shown: at most 300 printable characters, without the key."""
     if secret:
         words = words.replace(secret, "***")
     printable = "".join(c if c.isprintable() else " " for c in words)

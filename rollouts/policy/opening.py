@@ -40,6 +40,7 @@ def resolve_endpoint(
     """
     if url == EMBEDDED:
         return Endpoint(url=EMBEDDED, model=model or EMBEDDED_MODEL, version=version or EMBEDDED_VERSION)
+    api_key = _usable(api_key, key_name)
     url = url.rstrip("/")
     if not re.fullmatch(r"https?://[^\s/@]+(/[^\s?#@]*)?", url):
         raise ConfigError(
@@ -53,6 +54,16 @@ def resolve_endpoint(
             raise ConfigError(f"policy.model must be set: the server at {url} lists {listed}")
         model = served[0]
     return Endpoint(url=url, model=model, version=version or url, api_key=api_key)
+
+
+def _usable(api_key: SecretStr | None, key_name: str) -> SecretStr | None:
+    """Strip the white space that keys in files end with; what cannot stand in a header is refused, unseen."""
+    if api_key is None:
+        return None
+    key = api_key.get_secret_value().strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(f"the key in {key_name} holds characters that a key cannot have")
+    return SecretStr(key) if key else None
 
 
 @contextmanager

@@ -72,12 +72,13 @@ class AiohttpTransport:
                 return Reply(response.status, response.headers, await _capped(response))
         except TimeoutError as error:
             raise PolicyUnavailable(f"no whole answer within {timeout_s:g} s") from error
-        except (aiohttp.ContentTypeError, aiohttp.ClientPayloadError) as error:
-            raise PolicyUnavailable("the answer was cut off or could not be unpacked") from error
+        # None of these is chained: the client's errors may hold the headers of the request.
+        except (aiohttp.ContentTypeError, aiohttp.ClientPayloadError):
+            raise PolicyUnavailable("the answer was cut off or could not be unpacked") from None
         except aiohttp.ClientConnectorError as error:
-            raise PolicyUnavailable(f"cannot connect: {error.os_error.strerror or 'no route'}") from error
+            raise PolicyUnavailable(f"cannot connect: {error.os_error.strerror or 'no route'}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise PolicyUnavailable(f"the connection broke ({type(error).__name__})") from error
+            raise PolicyUnavailable(f"the connection broke ({type(error).__name__})") from None
 
     async def close(self) -> None:
         """See `Transport.close`."""

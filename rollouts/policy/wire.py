@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from rollouts.errors import MalformedCompletion
+from rollouts.policy.failures import excerpt
 from rollouts.records import Message, Prompt, StopReason, Usage
 
 CLAMPED_LOG_PROB = -9999.0
@@ -90,8 +91,12 @@ def request_body(model: str, prompt: Prompt, sampling: dict[str, Any], seed: int
     return body
 
 
-def decode(body: bytes) -> ChatCompletion:
+def decode(body: bytes, secret: str | None = None) -> ChatCompletion:
     """Decode an answer with status 200.
+
+    Args:
+        body: As it came.
+        secret: Key to strike out where the message quotes the body.
 
     Raises:
         MalformedCompletion: It is not JSON, not a completion, or holds no choice.
@@ -101,8 +106,8 @@ def decode(body: bytes) -> ChatCompletion:
     try:
         completion = _decoder.decode(body)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        start = body[:80].decode("utf-8", errors="replace")
-        raise MalformedCompletion(f"not a chat completion ({error}): {start!r}", status=200) from error
+        start = excerpt(body[:4096].decode("utf-8", errors="replace"), secret)[:80]
+        raise MalformedCompletion(f"not a chat completion ({error}): {start}", status=200) from error
     if not completion.choices and not completion.error and completion.object != "error":
         raise MalformedCompletion("the answer has no choices", status=200)
     return completion
@@ -136,11 +141,13 @@ def assistant_message(choice: _Choice) -> Message:
 def stop_reason(choice: _Choice) -> StopReason:
     """Why the completion ended; anything unheard-of, and nothing at all, is `abort`."""
     match choice.finish_reason:
-        case "stop" if choice.message.tool_calls:
-            return StopReason.TOOL_CALLS
-        case "stop" | "length" | "content_filter" | "tool_calls" as reason:
-            return StopReason(reason)
-        case "function_call":
+        case "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence":
+            return StopReason.TOOL_CALLS if choice.message.tool_calls else StopReason.STOP
+        case "length" | "max_tokens" | "model_length":
+            return StopReason.LENGTH
+        case "content_filter":
+            return StopReason.CONTENT_FILTER
+        case "tool_calls" | "function_call":
             return StopReason.TOOL_CALLS
         case _:
             return StopReason.ABORT
@@ -153,7 +160,7 @@ def usage(completion: ChatCompletion) -> Usage:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
 def sampled_tokens(completion: ChatCompletion, choice: _Choice) -> SampledTokens:

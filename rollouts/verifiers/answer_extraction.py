@@ -5,7 +5,11 @@ is ever rewarded. In the answer part, in this order:
 
 1. The last `\boxed{...}`. Boxes that stand in one list ("\boxed{1} and \boxed{2}") are one answer, "1, 2", so a list
    of guesses is never as good as one of them. A last box that is empty, or cut off in the middle, is no answer.
-2. The last line, when all of it states the answer: "Answer: X", "The final answer is X", "#### X".
+2. The last line, when all of it states the answer: "Answer: X", "The final answer is X", "#### X", or when it is the
+   only one below a heading that says so: "### Final Answer", "Answer:". A formula in display math may take more lines.
+
+Lines of courtesy after the answer ("Let me know if you have questions.") and rules ("---") are not the last line; any
+other sentence is, so an answer that is doubted afterwards is none.
 
 Numbers and formulas elsewhere in the text are not answers: "I don't know. 42" and "the answer is not 5" would both be
 rewarded if the last number of a text were taken.
@@ -25,11 +29,31 @@ _BOX_LIST_SEPARATOR = re.compile(
     r"(?:[\s,;$&]|\\[,;:! ]|\\q?quad|\\[()\[\]]|\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\})*"
 )
 _STATEMENT = re.compile(
-    r"""[\s>*_-]* (?: (?:so|thus|hence|therefore) \b ,? \s* )? (?: (?:the|my) \s+ )? (?: (?:final|correct) \s+ )?
+    r"""[\s>*_\#-]* (?: (?:so|thus|hence|therefore) \b ,? \s* )? (?: (?:the|my) \s+ )? (?: (?:final|correct) \s+ )?
         answer \** \s* (?: : | = | is \b ) [\s:*]* (?P<answer> \S .* )""",
     re.IGNORECASE | re.VERBOSE,
 )
 _HASHES = re.compile(r"\s*####(?!#)\s*(?P<answer>\S.*)")
+_HEADING = re.compile(
+    r"""[\s>*_\#-]* (?: (?:so|thus|hence|therefore) \b ,? \s* )? (?: (?:the|my) \s+ )? (?: (?:final|correct) \s+ )?
+        answer (?: \s+ is )? [\s:*_]*""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_COURTESY = re.compile(
+    r"""[\s>*_-]* (?: (?:please\ )? let\ me\ know \b | (?:please\ )? feel\ free \b | (?:i\ )? hope\ (?:this|that)\ helps \b
+        | if\ you\ (?:have|need|would\ like)\ (?:any|more|further|other|another|additional|questions|help) \b
+        | is\ there\ anything\ else \b | would\ you\ like\ (?:me\ to|help|another) \b | thank(?:s|\ you) \b
+        | (?:i'?m|i\ am)?\ ? (?:happy|glad)\ to\ help \b ) .* | [\s*_-]{3,} """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_DISPLAY_MATH = re.compile(r"\\\[[^$]*\\\]|\$\$[^$]*\$\$", re.DOTALL)
+_NO_UNITS = frozenset(
+    """hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score gross
+    percent percentage pct permille half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths
+    eighth eighths tenth tenths hundredth hundredths thousandth thousandths millionth millionths one two three four five
+    six seven eight nine ten and but not nor plus minus squared cubed factorial modulo mod over maybe perhaps probably
+    possibly wrong incorrect false approximately roughly about otherwise else sqrt sin cos tan log exp""".split()
+)
 _MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 
@@ -54,6 +78,20 @@ def final_answer(text: str) -> str | None:
     boxes = list(_BOX.finditer(tail))
     answer = _last_boxes(tail, boxes) if boxes else _statement(tail)
     return (bare(answer) or None) if answer is not None else None
+
+
+def states_answer(text: str) -> bool:
+    """Whether the final answer of `text` is stated in words, so that it may read like the end of a sentence."""
+    part = answer_part(text)
+    return part is not None and _BOX.search(part[-TAIL_CHARS:]) is None and final_answer(text) is not None
+
+
+def names_what_is_counted(word: str) -> bool:
+    """Whether a word behind a number says what is counted ("dollars"), and neither scales nor questions the number.
+
+    Words have three letters or more; "km" and "x" are symbols, and those are compared.
+    """
+    return len(word) >= 3 and word.isalpha() and word.islower() and word not in _NO_UNITS
 
 
 def bare(answer: str) -> str:
@@ -98,8 +136,16 @@ def _closing_brace(text: str, start: int) -> int | None:
 
 
 def _statement(text: str) -> str | None:
-    lines = text.rstrip().splitlines()
+    lines = [line for line in text.splitlines() if line and not line.isspace()]
+    while len(lines) > 1 and _COURTESY.fullmatch(lines[-1]):
+        lines.pop()
     if not lines:
         return None
     match = _STATEMENT.fullmatch(lines[-1]) or _HASHES.fullmatch(lines[-1])
-    return match["answer"] if match else None
+    if match:
+        return None if _HEADING.fullmatch(lines[-1]) else match["answer"]
+    if len(lines) > 1 and _HEADING.fullmatch(lines[-2]):
+        return None if _HEADING.fullmatch(lines[-1]) else lines[-1]
+    heading = next((index for index, line in enumerate(reversed(lines)) if _HEADING.fullmatch(line)), 0)
+    below = "\n".join(lines[len(lines) - heading :]).strip()
+    return below if _DISPLAY_MATH.fullmatch(below) else None

@@ -1,7 +1,8 @@
 r"""Exact match: the final answer reads the same as the reference answer.
 
-Both sides are compared without regard to Unicode form, letter case, white space, one closing full stop, math
-delimiters and a `\text{}` around the whole. What is compared is the boxed or stated answer; a completion with neither
+Both sides are compared without regard to Unicode form, letter case, white space, one closing full stop, and what
+stands around the whole: math delimiters, a `\text{}`, a pair of quotation marks, and the brackets of a choice, so "(B)"
+and "B)" are "B". What is compared is the boxed or stated answer; a completion with neither
 is compared as a whole, so "Paris" matches and "It is Paris" does not. A list as ground truth holds aliases: any one
 matches. An answer is never searched for inside a text, because listing candidates would then always be right.
 """
@@ -18,14 +19,16 @@ from rollouts.errors import InvalidGroundTruth
 from rollouts.verifiers import Score
 from rollouts.verifiers.answer_extraction import answer_part, bare, final_answer
 
-_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}")
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_CHOICE = re.compile(r"\(?([^\W\d_])\)")
+_QUOTES = ('""', "''", "“”", "‘’", "«»")
 
 
 class ExactMatch:
     """1.0 when the final answer equals the reference answer or one of its aliases, else 0.0."""
 
     kind = "exact_match"
-    version = "1"
+    version = "2"
     reward_range = (0.0, 1.0)
 
     def check(self, ground_truth: Any) -> None:
@@ -68,5 +71,15 @@ def _reference(value: Any) -> str:
 def _folded(answer: str) -> str:
     answer = bare(answer)
     wrapped = _TEXT_COMMAND.fullmatch(answer)
-    folded = canonical_text(wrapped[1] if wrapped else answer).casefold()
-    return unicodedata.normalize("NFC", folded).removesuffix(".").strip()
+    folded = unicodedata.normalize("NFC", canonical_text(wrapped[1] if wrapped else answer).casefold())
+    folded = _unquoted(folded.removesuffix(".").strip())
+    choice = _CHOICE.fullmatch(folded)
+    return choice[1] if choice else folded
+
+
+def _unquoted(text: str) -> str:
+    for opening, closing in _QUOTES:
+        inner = text[1:-1].removesuffix(".").strip()
+        if text.startswith(opening) and text.endswith(closing) and inner and not {opening, closing} & set(inner):
+            return inner
+    return text

@@ -4,10 +4,16 @@ The answer is the boxed or stated one (`rollouts.verifiers.answer_extraction`); 
 text is not used, because it takes the 5 of "the answer is not $5$". Its settings are the strict ones it recommends
 for rewards; TeX's short forms `\frac12` and `\sqrt2` are spelled out first, which those settings leave out.
 
+Units are ours as well: math-verify drops whatever follows a number, even another number in words. One unit at the end
+is taken off, a `\text{}` or a word. It may be missing in the answer or in the reference answer; where both have one it
+must be the same, so "10 m" is not "10 cm". A letter that is no common unit is an unknown: "2t" is not 2.
+
 Accepted on purpose: `50\%` for 50 and for 0.5 (answers to percentage questions are written either way), "x = 5" for 5,
-a known unit ("10 \text{ miles}" for 10), an expression that was not evaluated ("1+1" for 2), and decimals that agree
-in six places. Refused on purpose: an equality chain ("x=3=5"), of which the library would compare the last side
-only, and "nan". An answer that cannot be parsed, or compared with the reference answer, is a wrong answer.
+an expression that was not evaluated ("1+1" for 2), decimals that agree in six places, and a letter in either case ("a"
+for "A"). Refused on purpose: an equality chain ("x=3=5") or an equation of numbers ("7=5"), of which the library would
+compare the last side only; another base, or none, where one of the sides names its base ("101_2"); words between
+formulas, which are several answers or conditions; and "nan". An answer that cannot be parsed, or compared with the
+reference answer, is a wrong answer.
 
 math-verify's time limits are switched off, since they need the main thread and cancel alarms that are not theirs.
 Symbolic work can take for ever and hold the interpreter lock while it does, so this verifier only runs in a process
@@ -24,10 +30,50 @@ from typing import Any
 
 from rollouts.errors import InvalidGroundTruth
 from rollouts.verifiers import Score
-from rollouts.verifiers.answer_extraction import bare, final_answer
+from rollouts.verifiers.answer_extraction import bare, final_answer, names_what_is_counted
 
 _EQUALS = re.compile(r"(?<![\\<>!])=")
 _LIST_SEPARATOR = re.compile(r"[,;]|\\\\|&|\b(?:and|or)\b|\\text\s*\{\s*(?:and|or)\s*\}")
+_NUMBERS_ONLY_COMMAND = re.compile(
+    r"\\(?:[dtc]?frac|d?binom|sqrt|times|cdot|div|pm|mp|left|right|pi|log|ln|lg|exp|a?r?c?(?:sin|cos|tan)|q?quad|circ|infty)"
+    r"(?![a-zA-Z])"
+)
+_TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
+_WORDS = re.compile(_TEXT)
+_LIST_WORDS = frozenset({"", "and", "or", "percent", "percentage", "pct"})
+_BASE = re.compile(r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*_\s*(?:\{\s*([0-9]+)\s*\}|([0-9]+))")
+_UNIT_IN_TEXT = re.compile(rf"(?P<rest>.*\S)\s*(?P<unit>{_TEXT})(?:\s*\^\s*\{{?\s*(?P<power>[0-9])\s*\}}?)?", re.DOTALL)
+_UNIT_IN_WORDS = re.compile(
+    r"(?P<rest>.*[0-9}).])(?:\s|\\[,;: ])*(?<![a-zA-Z\\])(?P<unit>[a-zA-Z]+)(?:\s*\^\s*\{?\s*(?P<power>[0-9])\s*\}?)?",
+    re.DOTALL,
+)
+_NUMBER_BEFORE_UNIT = re.compile(r"[-+$\\ ]*[0-9][0-9,.{}]*(?:/[0-9]+)?|[-+ ]*\\[dtc]?frac\s*\{?[0-9]+\}?\s*\{?[0-9]+\}?")
+_UNITS = {
+    name: names.split()[0]
+    for names in (
+        "mm millimeter millimetre",
+        "cm centimeter centimetre",
+        "m meter metre",
+        "km kilometer kilometre",
+        "in inch inches",
+        "ft foot feet",
+        "yd yard",
+        "mi mile",
+        "mg milligram",
+        "g gram",
+        "kg kilogram",
+        "lb pound",
+        "oz ounce",
+        "ml milliliter millilitre",
+        "l liter litre",
+        "s sec second",
+        "min minute",
+        "h hr hour",
+        "mph",
+        "deg degree",
+    )
+    for name in names.split()
+}
 _SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*([0-9]|\{[^{}]*\})\s*([0-9]|\{[^{}]*\})")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9])")
 
@@ -36,7 +82,7 @@ class MathEquivalence:
     """1.0 when the final answer equals the reference answer, else 0.0. Run it in a process that can be killed."""
 
     kind = "math"
-    version = f"1+math-verify-{importlib.metadata.version('math-verify')}"
+    version = f"2+math-verify-{importlib.metadata.version('math-verify')}"
     reward_range = (0.0, 1.0)
 
     def check(self, ground_truth: Any) -> None:
@@ -53,15 +99,22 @@ class MathEquivalence:
         Raises:
             InvalidGroundTruth: The reference answer cannot be parsed.
         """
-        reference = _parsed_reference(_reference_text(ground_truth))
+        reference_text = _reference_text(ground_truth)
+        reference_value, reference_unit = _without_unit(reference_text)
+        reference = _parsed_reference(reference_value)
         if reference is None:
             raise InvalidGroundTruth(f"math cannot parse the reference answer {str(ground_truth)[:80]!r}")
         answer = final_answer(text)
         if answer is None:
             return Score(reward=0.0)
-        if _is_equality_chain(answer) or answer.casefold() == "nan":
+        value, unit = _without_unit(answer)
+        if answer.casefold() == "nan" or _is_equality_chain(value) or _is_equation_of_numbers(value):
             return Score(reward=0.0, answer=answer)
-        parsed = _parsed(answer)
+        if (unit and reference_unit and unit != reference_unit) or _base(value) != _base(reference_value):
+            return Score(reward=0.0, answer=answer)
+        if _has_words_between(value) and value != reference_value:
+            return Score(reward=0.0, answer=answer)
+        parsed = _parsed(value)
         return Score(reward=float(parsed is not None and _equal(reference, parsed)), answer=answer)
 
 
@@ -81,6 +134,46 @@ def _is_equality_chain(answer: str) -> bool:
     return any(len(_EQUALS.findall(part)) > 1 for part in _LIST_SEPARATOR.split(answer))
 
 
+def _is_equation_of_numbers(answer: str) -> bool:
+    """Whether the answer holds an equation in which nothing has a name, such as "7=5"."""
+    parts = [answer] if len(_EQUALS.findall(answer)) == 1 else _LIST_SEPARATOR.split(answer)
+    return any(
+        _EQUALS.search(part) and not re.search("[a-zA-Z]", _NUMBERS_ONLY_COMMAND.sub(" ", part)) for part in parts
+    )
+
+
+def _has_words_between(answer: str) -> bool:
+    """Whether words stand beside a formula, other than those of a list: "5 apples and 6", "5 if x>0"."""
+    return _WORDS.fullmatch(answer) is None and any(
+        match[1].strip().casefold() not in _LIST_WORDS and " " in match[1] for match in _WORDS.finditer(answer)
+    )
+
+
+def _base(answer: str) -> str:
+    """Return the base that a number names ("2" for "101_2"), "" when there is none."""
+    match = _BASE.fullmatch(answer.replace(r"\text", "").strip())
+    return (match[2] or match[3]).lstrip("0") if match else ""
+
+
+def _without_unit(answer: str) -> tuple[str, str]:
+    """Return an answer without the unit at its end, and that unit under one of its names; "" when there is none."""
+    match = _UNIT_IN_TEXT.fullmatch(answer)
+    if match:
+        name = match[3].strip().strip(".").strip()
+        if name.casefold() in _LIST_WORDS or not (names_what_is_counted(name.split()[0].casefold()) or name in _UNITS):
+            return answer, ""
+    else:
+        match = _UNIT_IN_WORDS.fullmatch(answer)
+        if match is None or _NUMBER_BEFORE_UNIT.fullmatch(match["rest"].rstrip()) is None:
+            return answer, ""
+        name = match["unit"]
+        if name not in _UNITS and name.removesuffix("s") not in _UNITS and not (len(name) > 3 and names_what_is_counted(name)):
+            return answer, ""
+    name = " ".join(name.split())
+    unit = _UNITS.get(name) or _UNITS.get(name.removesuffix("s")) or name.casefold().removesuffix("s")
+    return match["rest"].rstrip(), f"{unit}^{match['power']}" if match["power"] else unit
+
+
 @lru_cache(maxsize=1024)
 def _parsed_reference(text: str) -> Any | None:
     return _parsed(text)
@@ -95,7 +188,7 @@ def _parsed(answer: str) -> Any | None:
         boxed_match_priority=0,
         try_extract_without_anchor=False,
         normalization_config=NormalizationConfig(
-            basic_latex=True, units=True, malformed_operators=False, nits=False, boxed="all", equations=False
+            basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="all", equations=False
         ),
     )
     answer = _SHORT_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", answer)

@@ -1,15 +1,18 @@
 r"""Numeric: the final answer is the same quantity as the reference answer.
 
 A quantity is a finite number with an optional unit: digits with an optional decimal point, thousands separated by
-commas or spaces in groups of three, an exponent ("1.5e3"), or a simple fraction ("1/3", `\frac{1}{3}`). "1,5",
-"1_000", "x = 5", "2 \times 3", "½" and "10²" are not numbers: what could be read in two ways is not read at all.
+commas or spaces in groups of three, an exponent ("1.5e3", `1.5 \times 10^3`), or a simple fraction ("1/3",
+`\frac{1}{3}`, `\frac13`). The name of the unknown may stand before it ("x = 5"). "1,5", "1_000", `2 \times 3`,
+`3\frac{1}{2}`, "½" and "10²" are not numbers: what could be read in two ways is not read at all.
 
-Nothing is dropped silently. A percent sign is a unit, so "50%" is neither 0.5 nor 50. A unit must stand, letter for
-letter, on both sides or on none: "5 km" is not "5", nor "5 m". A currency sign in front may be missing on one side,
-but "$5" is not "€5".
+A percent sign is a unit, so "50%" is neither 0.5 nor 50. A unit must stand, letter for letter, on both sides or on
+none: "5 km" is not "5", nor "5 m". A currency sign in front may be missing on one side, but "$5" is not "€5". One thing
+is left out: the last word of a stated answer, when it only names what is counted ("The answer is 18 dollars") and the
+reference answer has no unit. A box holds no such word, "million" and "percent" are none, and "$18" is "18 dollars"
+but not "18 euros".
 
-Whole numbers must be equal exactly; others may differ by one part in a million of the reference answer. The answer is
-the boxed or stated one, or a completion that is a bare quantity; numbers inside other text are never picked out.
+A whole reference answer must be met exactly; others allow a difference of one part in a million. The answer is the
+boxed or stated one, or a completion that is a bare quantity; numbers inside other text are never picked out.
 """
 
 from __future__ import annotations
@@ -22,10 +25,16 @@ from typing import Any, NamedTuple
 from rollouts.canonical_text import canonical_text, has_raised_or_fraction
 from rollouts.errors import InvalidGroundTruth
 from rollouts.verifiers import Score
-from rollouts.verifiers.answer_extraction import answer_part, bare, final_answer
+from rollouts.verifiers.answer_extraction import (
+    answer_part,
+    bare,
+    final_answer,
+    names_what_is_counted,
+    states_answer,
+)
 
 RELATIVE_TOLERANCE = Fraction(1, 10**6)
-"""Largest difference that still counts as equal, as a share of the reference answer, for numbers that are not whole."""
+"""Largest difference that still counts as equal, as a share of the reference answer, unless that is a whole number."""
 MAX_QUANTITY_CHARS = 400
 """Longer texts are not read as one number: bounds the size of the integers that are made."""
 
@@ -37,16 +46,36 @@ _QUANTITY = re.compile(
          [ ]? (?P<unit> [%‰°]? [^\W\d_]* (?: [ /] [^\W\d_]+ ){{0,3}} )""",
     re.VERBOSE,
 )
+_NAME = re.compile(
+    r"""\s* (?: \\[a-zA-Z]+ | [^\W\d_]+ | \\(?:text|mathrm)\s*\{\s*[^\W\d_]+\s*\} ) (?: _ (?: \w | \{\w+\} ) )?
+        (?: \( [^()=]{1,20} \) )? \s* = \s*""",
+    re.VERBOSE,
+)
+_POWER_OF_TEN = r"10 \s* \^ \s* (?: \{ \s* ([+-]?[0-9]{1,3}) \s* \} | ([+-]?[0-9]{1,3}) (?![0-9]) )"
 _LATEX = (
     (re.compile(r"\{,\}"), ","),
     (re.compile(r"\\[,;:! ]|~"), " "),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"\1/\2"),
     (re.compile(r"\^\s*\{?\\circ\}?"), "°"),
     (re.compile("−"), "-"),
+    (re.compile(rf"\A ([^/]*[0-9.]) \s* (?: \\times | \\cdot | [×·*x] ) \s* {_POWER_OF_TEN}", re.VERBOSE), r"\1e\2\3"),
+    (re.compile(rf"\A ([^0-9]*) {_POWER_OF_TEN}", re.VERBOSE), r"\g<1>1e\2\3"),
+    (
+        re.compile(
+            r"\A ([^0-9\\]*) \\[dtc]?frac \s* (?:([0-9])|\{([^{}]*)\}) \s* (?:([0-9])|\{([^{}]*)\}) (?!\s*[0-9])", re.VERBOSE
+        ),
+        r"\1\2\3/\4\5",
+    ),
 )
 _PERCENT = frozenset({"percent", "per cent", "pct"})
+_CURRENCY_WORDS = {
+    "$": {"dollar", "dollars"},
+    "€": {"euro", "euros"},
+    "£": {"pound", "pounds"},
+    "¥": {"yen", "yuan"},
+    "₹": {"rupee", "rupees"},
+}
 
 
 class Quantity(NamedTuple):
@@ -63,7 +92,7 @@ class Numeric:
     """1.0 when the final answer is the same quantity as the reference answer, else 0.0."""
 
     kind = "numeric"
-    version = "1"
+    version = "2"
     reward_range = (0.0, 1.0)
 
     def check(self, ground_truth: Any) -> None:
@@ -81,6 +110,8 @@ class Numeric:
         quantity = parse_quantity(answer)
         if quantity is None:
             return Score(reward=0.0)
+        if not reference.unit and states_answer(text):
+            quantity = _without_counted_word(quantity, reference.currency)
         return Score(reward=float(same_quantity(reference, quantity)), answer=answer)
 
 
@@ -88,7 +119,7 @@ def parse_quantity(text: str) -> Quantity | None:
     """Read `text` as one quantity, all of it; `None` when it is not one, or not finite."""
     if len(text) > MAX_QUANTITY_CHARS or has_raised_or_fraction(text):
         return None
-    text = bare(text)
+    text = _NAME.sub("", bare(text), count=1) if "=" in text else bare(text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     match = _QUANTITY.fullmatch(canonical_text(text))
@@ -108,9 +139,16 @@ def same_quantity(reference: Quantity, answer: Quantity) -> bool:
         return False
     if reference.currency and answer.currency and reference.currency != answer.currency:
         return False
-    if reference.value.denominator == answer.value.denominator == 1:
+    if reference.value.denominator == 1:
         return reference.value == answer.value
     return abs(reference.value - answer.value) <= RELATIVE_TOLERANCE * abs(reference.value)
+
+
+def _without_counted_word(quantity: Quantity, currency: str) -> Quantity:
+    """Leave out the word that names what is counted; where money is asked for, only the words for that currency."""
+    word = quantity.unit
+    counted = word in _CURRENCY_WORDS.get(currency, ()) if currency else names_what_is_counted(word)
+    return quantity._replace(unit="") if counted and not quantity.currency else quantity
 
 
 def _number(digits: str) -> Fraction:

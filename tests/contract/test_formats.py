@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import datasets
+import msgspec
 import pandas as pd
 import pytest
 
@@ -475,15 +476,102 @@ def test_values_that_change_their_type_after_ten_megabytes_load(tmp_path):
     ]
 
 
-def test_a_file_whose_answers_are_all_dates_is_left_out_where_loaders_would_change_them(tmp_path):
-    dates = [make_group(make_prompt(f"Day {i}?", ground_truth=f"2024-12-{10 + i}", number=i)) for i in range(3)]
-    with DatasetWriter(Store(str(tmp_path)), "run", formats_for("rl", TRAINERS), "days") as writer:
-        for example in dates:
+def dated_groups(tools=None):
+    return [
+        make_group(make_prompt(f"Day {i}?", ground_truth=f"1969-07-{10 + i}", number=i, tools=tools)) for i in range(3)
+    ]
+
+
+DATES = ["1969-07-10", "1969-07-11", "1969-07-12"]
+
+
+def test_answers_that_are_all_dates_come_back_as_written_from_every_format(tmp_path):
+    examples = dated_groups()
+    files = {file.format: file for file in publish(tmp_path, "rl", examples)}
+    assert {name: file.key.rsplit(".", 1)[-1] for name, file in files.items()} == {
+        "trl": "parquet",
+        "trl_rollouts": "parquet",
+        "verl": "parquet",
+        "openrlhf": "parquet",
+        "nemo_rl": "parquet",
+        "nemo_gym": "jsonl",
+    }
+    for name, column in {"trl": "ground_truth", "openrlhf": "label", "nemo_rl": "output"}.items():
+        folder = datasets.load_dataset(str(tmp_path / "run/dataset" / name), cache_dir=str(tmp_path / "cache"))
+        assert list(folder["train"][column]) == DATES
+        assert load(tmp_path, files[name])[0] == rows_of(name, "rl", examples[0])[0]
+    assert [row["expected_answer"] for row in lines_of(tmp_path, files["nemo_gym"])[::2]] == DATES
+
+
+def test_one_dated_split_makes_all_splits_of_a_format_parquet(tmp_path):
+    plain = [make_group(), make_group(make_prompt(tools=[ADD], number=8))]
+    files = publish(tmp_path, "rl", plain, ["trl"], validation=dated_groups())
+    assert [file.key.rsplit("/", 1)[-1] for file in files if file.format == "trl"] == [
+        "train.parquet",
+        "validation.parquet",
+    ]
+    loaded = datasets.load_dataset(str(tmp_path / "run/dataset/trl"), cache_dir=str(tmp_path / "cache"))
+    assert list(loaded["train"]["ground_truth"]) == ["4", "4"]
+    assert json.loads(loaded["train"][1]["tools"]) == [ADD]
+    assert list(loaded["validation"]["ground_truth"]) == DATES
+
+
+def test_tool_arguments_that_are_all_dates_come_back_as_written(tmp_path):
+    examples = [make_demonstration(make_prompt(number=i), message=calling('{"when":"1969-07-20"}')) for i in range(2)]
+    files = publish(tmp_path, "sft", examples, ["trl", "nemo_rl"])
+    assert [file.key.rsplit("/", 1)[-1] for file in files] == ["train.parquet", "train.jsonl"]
+    assert load(tmp_path, files[0])[1] == rows_of("trl", "sft", examples[1])[0]
+
+
+def test_dates_among_objects_of_different_keys_are_refused(tmp_path):
+    system = {"role": "system", "content": "Short.", "name": "host"}
+    prompts = [make_prompt(messages=[system, USER], ground_truth="1969-07-20", number=i) for i in range(2)]
+    with DatasetWriter(Store(str(tmp_path)), "run", formats_for("rl", ["trl"]), "days") as writer:
+        for prompt in prompts:
+            writer.add(make_group(prompt), "train")
+        writer.add(make_group(), "validation")
+        keys = [file.key for file in writer.close() if file.format == "trl"]
+        assert keys == ["run/dataset/trl/validation.jsonl"]
+        assert writer.refused["trl"] == {"reads_as_dates": 2}
+
+
+def test_one_answer_that_is_no_date_keeps_the_lines(tmp_path):
+    (file, *_) = publish(tmp_path, "rl", [*dated_groups(), make_group()], ["trl"])
+    assert file.key.endswith("jsonl")
+    assert list(load(tmp_path, file)["ground_truth"]) == ["1969-07-10", "4", "1969-07-11", "1969-07-12"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_groups_to_replay_have_one_size_in_any_order(tmp_path, order):
+    small = TrainingGroup(make_prompt(number=5), make_group(make_prompt(number=5)).attempts[:1], 1.0)
+    examples = [small, make_group(make_prompt(number=1)), make_group(make_prompt(number=2))][::order]
+    with DatasetWriter(Store(str(tmp_path)), "run", formats_for("rl", ["trl", "nemo_rl"]), "sums") as writer:
+        for example in examples:
             writer.add(example, "train")
-        assert [file.format for file in writer.close()] == ["trl_rollouts", "verl"]
-        assert writer.refused["trl"] == {"reads_as_dates": 3}
-    mixed = publish(tmp_path / "mixed", "rl", [*dates, make_group()], ["trl"])
-    assert load(tmp_path / "mixed", mixed[0])["ground_truth"] == ["2024-12-10", "4", "2024-12-11", "2024-12-12"]
+        writer.add(small, "validation")
+        files = {(file.format, file.split): file for file in writer.close()}
+        assert writer.refused["trl_rollouts"] == {"incomplete_group": 2}
+    assert sorted(load(tmp_path, files["trl_rollouts", "train"])["prompt_id"]) == ["p1", "p1", "p2", "p2"]
+    assert ("trl_rollouts", "validation") not in files
+    assert files["trl", "train"].rows == 3
+    assert files["nemo_gym", "train"].rows == 5
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_completion_that_ends_in_tool_calls_never_becomes_plain_text(name, objective):
+    """Neither with its calls, which a text-only form cannot hold, nor when the server lost them."""
+    example = EXAMPLES[objective]()
+    attempt = example.attempt if objective == "sft" else example.chosen
+    changes = {"stop_reason": StopReason.TOOL_CALLS}
+    lost = Attempt(msgspec.structs.replace(attempt.rollout, **changes), attempt.verdict)
+    field = "attempt" if objective == "sft" else "chosen"
+    assert refusal_of(name, objective, msgspec.structs.replace(example, **{field: lost})) == "tool_calls_missing"
+    if (name, objective) not in {("trl", "sft"), ("trl", "dpo"), ("nemo_rl", "sft")}:
+        message = {**calling('{"xs":[2,2]}'), "content": "Let me add."}
+        changes["messages"] = [*example.prompt.messages, message]
+        called = Attempt(msgspec.structs.replace(attempt.rollout, **changes), attempt.verdict)
+        assert refusal_of(name, objective, msgspec.structs.replace(example, **{field: called})) == "tool_calls"
 
 
 def test_a_group_that_is_put_first_stays_whole(tmp_path):

@@ -109,6 +109,15 @@ def test_a_deleted_dataset_comes_back_byte_for_byte_without_sampling(
     assert simulator.requests.received[CHAT] == asked
 
 
+def test_single_files_that_were_deleted_come_back(simulator: Simulator, prompts: Path, tmp_path: Path) -> None:
+    run = Path(collect("rl", simulator, prompts, tmp_path / "out").url)
+    gone = {path: path.read_bytes() for path in (run / "report.html", run / "dataset/trl/train.jsonl")}
+    for path in gone:
+        path.unlink()
+    collect("rl", simulator, prompts, tmp_path / "out")
+    assert {path: path.read_bytes() for path in gone} == gone
+
+
 def test_a_deleted_shard_is_sampled_again(simulator: Simulator, prompts: Path, tmp_path: Path) -> None:
     collect("rl", simulator, prompts, tmp_path / "out")
     asked = simulator.requests.received[CHAT]
@@ -127,6 +136,26 @@ def test_another_threshold_makes_another_dataset_from_the_same_rollouts(
     assert second.url != first.url
     assert manifest_of(first)["shards"] == manifest_of(second)["shards"]
     assert Path(first.manifest).exists()
+
+
+def test_another_verifier_and_a_corrected_reference_are_judged_anew_and_nothing_is_sampled(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.jsonl"
+    rows = [{"prompt": f"What is {n} + 2?", "answer": str(n + 2)} for n in range(6)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = {"drop_zero_variance": False}
+    first = manifest_of(collect("rl", simulator, path, tmp_path / "out", **flags))
+    asked = simulator.requests.received[CHAT]
+    second = manifest_of(collect("rl", simulator, path, tmp_path / "out", verifier="numeric", **flags))
+    assert [shard["rollouts"] for shard in first["shards"]] == [shard["rollouts"] for shard in second["shards"]]
+    assert [shard["verdicts"] for shard in first["shards"]] != [shard["verdicts"] for shard in second["shards"]]
+    rows[0]["answer"] = "1000"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collect("rl", simulator, path, tmp_path / "out", **flags)
+    assert simulator.requests.received[CHAT] == asked
+    verdicts = pd.concat(map(pd.read_parquet, (tmp_path / "out/store").glob("*/verdicts/*.parquet")))
+    assert set(verdicts["verifier"]) == {"math", "numeric"}
 
 
 def test_a_higher_limit_and_more_repeats_pay_only_for_what_is_new(

@@ -55,6 +55,27 @@ def test_failures_are_one_clear_sentence_and_no_traceback(environment: dict[str,
     assert not any(b"sk-never-to-be-seen" in content for content in everything)
 
 
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_stops_sampling_at_once(
+    stop: signal.Signals, environment: dict[str, str], tmp_path: Path
+) -> None:
+    slow = Script.model_validate({"latency": {"kind": "constant", "seconds": 0.2}})
+    with Simulator(script=slow) as simulator:
+        call = command(
+            "collect-rl", "--output", str(tmp_path / "out"), "--policy.url", simulator.url,
+            "--policy.model", "simulator", "--num-samples-in-parallel", "4",
+        )  # fmt: skip
+        process = subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while simulator.completions < 40:
+            time.sleep(0.02)
+        process.send_signal(stop)
+        at_signal = simulator.completions
+        _, said = process.communicate(timeout=40)
+        assert process.returncode == 130
+        assert "interrupted; the same command goes on" in said
+        assert simulator.completions - at_signal <= 40
+
+
 def test_an_unknown_model_is_told_with_those_that_are_served(environment: dict[str, str], tmp_path: Path) -> None:
     with Simulator() as simulator:
         done = run(

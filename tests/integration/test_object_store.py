@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from blocks import ArtifactStore
 from flows.collect_rl import collect_rl
-from rollouts.errors import ConfigError
+from rollouts.errors import StoreError
 from rollouts.simulator import BUNDLED_PROMPTS, Simulator
 from rollouts.storage import Store
 
@@ -92,6 +92,8 @@ def test_a_write_that_fails_leaves_no_object(s3: str) -> None:
     assert "x/half.bin" not in objects(s3)
 
 
-def test_a_url_with_a_password_is_refused() -> None:
-    with pytest.raises(ConfigError, match="password"):
-        collect_rl(output="s3://user:secret@bucket/x", limit=1)
+def test_an_outage_is_not_taken_for_an_empty_store(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreError):
+        Store("s3://bucket/x", {"use_listings_cache": False, "skip_instance_cache": True}).exists("a.parquet")

@@ -27,15 +27,41 @@ def test_what_an_address_sets_wins_over_the_block() -> None:
     server = PolicyServer(url="http://a:1/v1", model="m", version="v1", api_key=SecretStr("k"))
     assert server.endpoint(PolicyAddress(block="x")).url == "http://a:1/v1"
     assert server.endpoint(PolicyAddress(block="x", url="embedded", model=None)).url == "http://a:1/v1"
-    endpoint = server.endpoint(PolicyAddress(block="x", model="other", url="http://b:1/v1/"))
-    assert (endpoint.url, endpoint.model, endpoint.version) == ("http://b:1/v1", "other", "v1")
+    endpoint = server.endpoint(PolicyAddress(block="x", model="other"))
+    assert (endpoint.url, endpoint.model, endpoint.version) == ("http://a:1/v1", "other", "v1")
     assert endpoint.api_key is not None
     assert endpoint.api_key.get_secret_value() == "k"
 
 
+def test_the_key_of_a_block_goes_to_no_other_url() -> None:
+    server = PolicyServer(url="http://a:1/v1", model="m", api_key=SecretStr("k"))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        server.endpoint(PolicyAddress(block="x", url="http://b:1/v1"))
+
+
+def test_only_a_variable_that_is_named_for_it_is_taken_for_a_key() -> None:
+    with pytest.raises(ValidationError, match="api_key_env"):
+        PolicyAddress(api_key_env="AWS_SECRET_ACCESS_KEY")
+
+
+@pytest.mark.parametrize("key", ["sk-1\n", "  sk-1", "sk-1"])
+def test_white_space_around_a_key_is_no_part_of_it(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICY_API_KEY", key)
+    endpoint = endpoint_of(PolicyAddress(url="http://a:1/v1", model="m"))
+    assert endpoint.api_key is not None
+    assert endpoint.api_key.get_secret_value() == "sk-1"
+
+
+def test_a_key_that_cannot_stand_in_a_header_is_refused_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLICY_API_KEY", "sk-1\r\nX-Evil: 1")
+    with pytest.raises(ConfigError, match="POLICY_API_KEY") as caught:
+        endpoint_of(PolicyAddress(url="http://a:1/v1", model="m"))
+    assert "sk-1" not in str(caught.value)
+
+
 def test_the_key_comes_from_the_environment_and_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", "sk-very-secret")
-    endpoint = endpoint_of(PolicyAddress(url="http://a:1/v1", model="m", api_key_env="MY_KEY"))
+    monkeypatch.setenv("MY_API_KEY", "sk-very-secret")
+    endpoint = endpoint_of(PolicyAddress(url="http://a:1/v1", model="m", api_key_env="MY_API_KEY"))
     assert endpoint.api_key is not None
     assert "sk-very-secret" not in repr(endpoint)
 

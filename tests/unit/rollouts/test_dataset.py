@@ -7,13 +7,13 @@ import pytest
 
 from rollouts.dataset import ROW_GROUP_BYTES, DatasetWriter
 from rollouts.errors import StoreError
-from rollouts.formats import Unrepresentable
+from rollouts.formats import Format, Unrepresentable
 from rollouts.records import Prompt
 from rollouts.selection import TrainingGroup
 from rollouts.storage import Store
 
 
-class Texts:
+class Texts(Format):
     """Writes the text of a prompt, with a tool column when the text says so; refuses empty texts."""
 
     def __init__(self, name="texts", suffix="jsonl", schema=None):

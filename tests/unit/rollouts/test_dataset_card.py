@@ -68,6 +68,37 @@ def test_parquet_formats_are_listed_when_there_are_no_others():
     assert [config["config_name"] for config in matter["configs"]] == ["verl"]
 
 
+def with_parquet_only(facts):
+    files = [
+        file if file.format == "nemo_gym" else file.model_copy(update={"key": file.key.replace("jsonl", "parquet")})
+        for file in facts.files
+    ]
+    return facts.model_copy(update={"files": files})
+
+
+def test_lines_that_are_not_for_datasets_do_not_keep_the_parquet_formats_out():
+    matter, _ = front_matter(dataset_card(with_parquet_only(make_facts("rl"))))
+    assert [config["config_name"] for config in matter["configs"]] == [
+        "trl",
+        "trl_rollouts",
+        "verl",
+        "openrlhf",
+        "nemo_rl",
+    ]
+
+
+@pytest.mark.parametrize("objective", ["rl", "dpo"])
+def test_nemo_rl_loads_parquet_by_its_folder_and_split(objective):
+    card = dataset_card(with_parquet_only(make_facts(objective)))
+    (snippet,) = re.findall(r"```yaml\n(.*?)\n```\n", card, flags=re.DOTALL)
+    train = yaml.safe_load(snippet)["data"]["train"]
+    assert (train["data_path"], train["split"]) == ("dataset/nemo_rl", "train")
+
+
+def test_the_replay_takes_as_many_rollouts_as_the_groups_of_the_file_have():
+    assert "num_generations=min(len(rows) for rows in groups.values())" in dataset_card(make_facts("rl"))
+
+
 @pytest.mark.parametrize("objective", SETTINGS)
 def test_hostile_names_break_neither_the_front_matter_nor_the_text(objective):
     facts = make_facts(

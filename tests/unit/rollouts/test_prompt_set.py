@@ -74,6 +74,7 @@ BROKEN = [
     (line(answer=""), "missing_ground_truth"),
     (line(answer="no number", verifier="numeric"), "invalid_ground_truth"),
     (line(prompt="What is 0+0?", answer="0"), "duplicate"),
+    (line(prompt="What is 0+0?", answer="1"), "conflicting_reference"),
 ]
 
 

@@ -38,6 +38,26 @@ def test_speed_and_places_are_no_part_of_the_identity_and_sampling_is() -> None:
     assert CollectRL().sampling_id("m", "w") != identity()
 
 
+def test_an_override_and_a_default_of_one_value_differ_because_rows_may_have_their_own() -> None:
+    assert CollectRL(temperature=0.8).sampling_params({"temperature": 0.1}) != CollectRL().sampling_params(
+        {"temperature": 0.1}
+    )
+    assert CollectRL(temperature=0.8).sampling_id("m", "v") != CollectRL().sampling_id("m", "v")
+
+
+@pytest.mark.parametrize("place", ["s3://user:secret@bucket/x", "https://host/p.jsonl?X-Amz-Signature=secret"])
+@pytest.mark.parametrize("name", ["input", "output"])
+def test_a_secret_in_a_place_is_refused_and_not_repeated(name: str, place: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        CollectRL(**{name: place})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_batch_has_at_least_one_prompt() -> None:
+    with pytest.raises(ValidationError, match="batch_size"):
+        CollectRL(batch_size=0)
+
+
 def test_a_threshold_changes_the_selection_and_never_the_sampling() -> None:
     assert CollectRL(max_pass_rate=0.5).selection() != CollectRL().selection()
     assert CollectRL(max_pass_rate=0.5).sampling_id("m", "v") == CollectRL().sampling_id("m", "v")

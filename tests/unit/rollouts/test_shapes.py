@@ -1,3 +1,4 @@
+import pyarrow as pa
 import pytest
 
 from rollouts.shapes import Shapes
@@ -51,3 +52,26 @@ def test_a_field_with_nothing_but_dates_is_read_as_dates(rows, as_dates):
     shapes = Shapes()
     shapes.add(rows)
     assert shapes.read_as_dates == as_dates
+
+
+def schema_of(*rows):
+    shapes = Shapes()
+    shapes.add(rows)
+    return shapes.schema()
+
+
+def test_rows_of_one_shape_have_a_schema_with_texts_as_texts():
+    rows = [{"a": "2024-12-25", "b": [{"n": 1, "none": None}]}, {"a": "2024-12-26", "c": 0.5, "d": [], "e": True}]
+    schema = schema_of(*rows)
+    assert schema is not None
+    assert schema.field("a").type == pa.string()
+    assert schema.field("b").type == pa.list_(pa.struct([("n", pa.int64()), ("none", pa.null())]))
+    assert pa.Table.from_pylist(rows, schema=schema).to_pylist() == [
+        {**rows[0], "c": None, "d": None, "e": None},
+        {**rows[1], "b": None},
+    ]
+
+
+@pytest.mark.parametrize("values", [(1, "x"), (1, 1.5), ({"x": 1}, {"y": 1}), ([1], "x"), ({},), ([1, "x"],)])
+def test_values_of_several_shapes_have_no_schema(values):
+    assert schema_of(*({"a": value} for value in values)) is None

@@ -276,3 +276,28 @@ def test_closing_a_pool_under_a_batch_costs_no_verdict():
         time.sleep(0.2)
         own.close()
         assert [verdict.reward for verdict in batch.result(timeout=20)] == [None, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "status"),
+    [
+        (StopReason.TOOL_CALLS, VerdictStatus.VERIFIER_FAILED),
+        (StopReason.CONTENT_FILTER, VerdictStatus.POLICY_FAILED),
+        (StopReason.ABORT, VerdictStatus.POLICY_FAILED),
+    ],
+)
+def test_what_no_verifier_can_judge_has_no_reward(stop_reason: StopReason, status: VerdictStatus) -> None:
+    prompt = Prompt(prompt_id="p", messages=[{"role": "user", "content": "2+2?"}], ground_truth="4", verifier="numeric")
+    rollout = Rollout(
+        rollout_id="r",
+        prompt_id="p",
+        repeat_index=0,
+        messages=[*prompt.messages, {"role": "assistant", "content": ""}],
+        num_prompt_messages=1,
+        stop_reason=stop_reason,
+    )
+    with VerifierPool() as pool:
+        (verdict,) = pool.score_batch([(prompt, rollout)])
+    assert verdict.reward is None
+    assert verdict.status is status
+    assert verdict.error is not None

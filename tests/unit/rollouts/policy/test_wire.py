@@ -38,6 +38,13 @@ def test_a_body_that_is_no_completion_is_malformed(body: bytes) -> None:
         wire.decode(body)
 
 
+def test_a_body_that_repeats_the_key_is_quoted_without_it() -> None:
+    with pytest.raises(MalformedCompletion) as caught:
+        wire.decode(b"<html>Authorization: Bearer sk-secret", "sk-secret")
+    assert "html" in str(caught.value)
+    assert "sk-secret" not in str(caught.value)
+
+
 def test_an_error_inside_a_200_is_seen_in_both_shapes() -> None:
     assert wire.error_status(wire.decode(b'{"error": {"message": "no", "code": 429}}')) == 429
     assert wire.error_status(wire.decode(b'{"object": "error", "message": "no", "code": 400}')) == 400
@@ -76,6 +83,8 @@ def test_a_message_has_string_content_and_no_empty_keys(message: dict, expected:
         ({"finish_reason": None}, StopReason.ABORT),
         ({"finish_reason": "abort"}, StopReason.ABORT),
         ({"finish_reason": "whatever"}, StopReason.ABORT),
+        ({"finish_reason": "eos_token"}, StopReason.STOP),
+        ({"finish_reason": "model_length"}, StopReason.LENGTH),
     ],
 )
 def test_only_known_endings_count_as_endings(choice: dict, expected: StopReason) -> None:

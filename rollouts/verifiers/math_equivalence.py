@@ -41,6 +41,8 @@ _NUMBERS_ONLY_COMMAND = re.compile(
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
 _WORDS = re.compile(_TEXT)
 _LIST_WORDS = frozenset({"", "and", "or", "percent", "percentage", "pct"})
+_NO_UNIT_WORDS = _LIST_WORDS | {"if", "is", "are", "was", "for", "when", "where", "while", "then", "with", "because"}
+_UNIT_NAME = re.compile(r"[a-zA-Z]+\.?(?:[ /·*-]*[a-zA-Z]+\.?){0,4}")
 _BASE = re.compile(r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*_\s*(?:\{\s*([0-9]+)\s*\}|([0-9]+))")
 _UNIT_IN_TEXT = re.compile(rf"(?P<rest>.*\S)\s*(?P<unit>{_TEXT})(?:\s*\^\s*\{{?\s*(?P<power>[0-9])\s*\}}?)?", re.DOTALL)
 _UNIT_IN_WORDS = re.compile(
@@ -155,12 +157,17 @@ def _base(answer: str) -> str:
     return (match[2] or match[3]).lstrip("0") if match else ""
 
 
+def _may_name_a_unit(word: str) -> bool:
+    word = word.casefold()
+    return word not in _NO_UNIT_WORDS and (len(word) < 3 or names_what_is_counted(word))
+
+
 def _without_unit(answer: str) -> tuple[str, str]:
     """Return an answer without the unit at its end, and that unit under one of its names; "" when there is none."""
     match = _UNIT_IN_TEXT.fullmatch(answer)
     if match:
         name = match[3].strip().strip(".").strip()
-        if name.casefold() in _LIST_WORDS or not (names_what_is_counted(name.split()[0].casefold()) or name in _UNITS):
+        if _UNIT_NAME.fullmatch(name) is None or not all(map(_may_name_a_unit, re.findall("[a-zA-Z]+", name))):
             return answer, ""
     else:
         match = _UNIT_IN_WORDS.fullmatch(answer)

@@ -16,11 +16,13 @@ help: ## List the targets
 $(UV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Python 3.11 or newer is needed, and '$(PYTHON)' is not; say 'make PYTHON=/path/to/python3.11 ...'" >&2; exit 1; }
-	$(PYTHON) -m venv .tools
-	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "Installing uv into .tools ..."
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 .venv/.installed: $(UV) pyproject.toml uv.lock
-	$(UV) sync --locked --quiet --python $(PYTHON)
+	@echo "Installing into .venv ..."
+	@$(UV) sync --locked --quiet --python $(PYTHON)
 	@touch $@
 
 .PHONY: install

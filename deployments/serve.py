@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,24 +37,61 @@ def main() -> int:
     }
     try:
         with contextlib.ExitStack() as stack:
-            if "PREFECT_API_URL" not in os.environ:
+            own_server = "PREFECT_API_URL" not in os.environ
+            if own_server:
+                _refuse_if_taken()
                 stack.enter_context(_running(environment, "server", "start", "--host", HOST, "--port", str(PORT)))
             _wait_for(environment["PREFECT_API_URL"])
+            if own_server:
+                _end_orphans(environment["PREFECT_API_URL"])
+                stack.callback(_end_orphans, environment["PREFECT_API_URL"])
             _prefect(environment, "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
             _prefect(environment, "block", "register", "--module", "blocks")
-            _prefect(environment, "deploy", "--prefect-file", "deployments/prefect.yaml", "--all", "--no-prompt")
-            _say(f"Prefect UI: {environment['PREFECT_API_URL'].removesuffix('/api')}")
-            _say(
-                f"Start a run: PREFECT_API_URL={environment['PREFECT_API_URL']} prefect deployment run collect-rl/prod"
+            _prefect(
+                environment, "deploy", "--prefect-file", "deployments/prefect.yaml", "--all", "--no-prompt", quiet=True
             )
+            _say(f"Prefect UI: {environment['PREFECT_API_URL'].removesuffix('/api')}")
+            start = ".venv/bin/prefect deployment run collect-rl/prod --param limit=20 --watch"
+            _say(f"Start a run: PREFECT_API_URL={environment['PREFECT_API_URL']} {start}")
             worker = stack.enter_context(_running(environment, "worker", "start", "--pool", WORK_POOL))
             return worker.wait()
     except KeyboardInterrupt:
         return 0
 
 
-def _prefect(environment: dict[str, str], *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "prefect", *arguments], cwd=ROOT, env=environment, check=True)
+def _refuse_if_taken() -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, PORT))
+        except OSError:
+            raise SystemExit(
+                f"port {PORT} is taken; set PREFECT_SERVER_API_PORT to another one, or PREFECT_API_URL to the server there"
+            ) from None
+
+
+def _end_orphans(api_url: str) -> None:
+    """Mark runs as crashed that nobody is running: before the worker starts, and after it has ended, that is all of them.
+
+    Otherwise a run whose worker was stopped stays "Running" and holds the one slot of its deployment.
+    """
+    running = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "CANCELLING"]}}}}
+    crashed = {"type": "CRASHED", "name": "Crashed", "message": "The worker was stopped. Run it again: it goes on."}
+    pool = {"work_pools": {"name": {"any_": [WORK_POOL]}}}
+    with (
+        httpx.Client(base_url=f"{api_url}/", timeout=10, trust_env=False) as client,
+        contextlib.suppress(httpx.HTTPError),
+    ):
+        for run in client.post("flow_runs/filter", json={**running, **pool}).raise_for_status().json():
+            client.post(f"flow_runs/{run['id']}/set_state", json={"state": crashed}).raise_for_status()
+
+
+def _prefect(environment: dict[str, str], *arguments: str, quiet: bool = False) -> None:
+    """Run a Prefect command to its end; a quiet one is heard only when it fails."""
+    call = [sys.executable, "-m", "prefect", *arguments]
+    done = subprocess.run(call, cwd=ROOT, env=environment, check=False, capture_output=quiet, text=True)
+    if done.returncode:
+        raise SystemExit(f"prefect {arguments[0]} failed\n{done.stdout or ''}{done.stderr or ''}")
 
 
 @contextlib.contextmanager

@@ -7,14 +7,18 @@ line on standard output is the folder of the dataset.
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated, Any, get_origin
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 from pydantic import ValidationError
 
 from flows.parameters import parameters_of
@@ -56,18 +60,41 @@ def _run(model: type[CollectSettings], name: str, summary: str) -> None:
     app = App(
         name=name,
         help_format="plaintext",
-        version_flags=[],
+        version=lambda: version("rollout-collector"),
         default_parameter=Parameter(negative_iterable=(), consume_multiple=True, show_env_var=False),
         result_action="return_value",
     )
-    app.default(command)
+    app.default(_with_json_values(command))
     try:
-        sys.exit(app())
+        sys.exit(app(exit_on_error=False))
+    except CycloptsError:  # printed already
+        sys.exit(2)
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
             where = ".".join(str(part) for part in problem["loc"])
             print(f"{name}: {where}: {problem['msg']}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+
+
+def _with_json_values(command: Callable[..., int]) -> Callable[..., int]:
+    """Let parameters that are objects be given as JSON, in one flag."""
+
+    def decode(_: type, tokens: Sequence[Token]) -> Any:
+        try:
+            return json.loads(tokens[0].value)
+        except ValueError as error:
+            raise ValueError(f"must be JSON, such as '{{\"top_k\": 5}}': {error}") from error
+
+    signature = inspect.signature(command)
+    as_json = Parameter(converter=decode, accepts_keys=False, n_tokens=1)
+    parameters = [
+        parameter.replace(annotation=Annotated[parameter.annotation, as_json])
+        if get_origin(parameter.annotation) is dict
+        else parameter
+        for parameter in signature.parameters.values()
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return command
 
 
 def _collect(name: str, settings: CollectSettings) -> int:

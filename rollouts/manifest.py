@@ -88,6 +88,8 @@ class Manifest(Reference):
     """Last answer."""
     settings: dict[str, Any]
     """All parameters, as they were given or by default."""
+    sampling: dict[str, Any]
+    """Sampling settings that were used for prompts without settings of their own."""
     prompt_set_id: str
     sampling_id: str
     sources: list[str]

@@ -13,6 +13,7 @@ from rollouts.dataset_card import CardFacts, dataset_card
 from rollouts.errors import NothingToPublish, TooManyFailures
 from rollouts.manifest import MANIFEST, Counts, File, Manifest, Policy, Shard, installed_versions, iso_time
 from rollouts.metrics import Metrics, collect_metrics
+from rollouts.records import VerdictStatus
 from rollouts.references import Published, Selection, VerdictShard
 from rollouts.report import ReportFacts, ReportFile, choose_examples, write_report
 from rollouts.run import Run
@@ -40,7 +41,6 @@ def publish_run(
         others["quarantine.jsonl"] = f"{run.prefix}/quarantine.jsonl"
     texts = {
         "metrics.json": metrics.model_dump_json(indent=2) + "\n",
-        "README.md": dataset_card(_card_facts(run, metrics, selection, dataset)),
         "report.html": write_report(
             metrics, _report_facts(run, selection, dataset), choose_examples(store, run.prompt_set.key, pairs)
         ),
@@ -49,6 +49,8 @@ def publish_run(
         store.write(f"{run.prefix}/{name}", text.encode())
         others[name] = f"{run.prefix}/{name}"
     _refuse_if_unfit(run, selection, dataset, counts, store.locate(others["report.html"]))
+    others["README.md"] = f"{run.prefix}/README.md"
+    store.write(others["README.md"], dataset_card(_card_facts(run, metrics, selection, dataset)).encode())
     manifest = Manifest(
         run_id=run.run_id,
         objective=run.settings.objective,
@@ -56,6 +58,7 @@ def publish_run(
         sampled_from=iso_time(metrics.started_at),
         sampled_until=iso_time(metrics.ended_at),
         settings=run.settings.model_dump(mode="json"),
+        sampling=run.settings.sampling_params({}),
         prompt_set_id=run.prompt_set.prompt_set_id,
         sampling_id=run.sampling_id,
         sources=run.prompt_set.sources,
@@ -95,8 +98,7 @@ def _refuse_if_unfit(run: Run, selection: Selection, dataset: Dataset, counts: C
         raise TooManyFailures(
             f"{selection.num_unknown} of {selection.num_rollouts} rollouts have no reward "
             f"({_listed({**counts.rollouts_failed, **counts.verdicts})}), more than max_failure_ratio "
-            f"{run.settings.max_failure_ratio:g} allows. Everything is kept: the same command again tries the failed ones "
-            f"again. Report: {report}"
+            f"{run.settings.max_failure_ratio:g} allows. Everything is kept. {_advice(counts)} Report: {report}"
         )
     if not selection.num_examples:
         raise NothingToPublish(
@@ -106,6 +108,12 @@ def _refuse_if_unfit(run: Run, selection: Selection, dataset: Dataset, counts: C
     if not dataset.files:
         reasons = "; ".join(f"{name}: {_listed(refused)}" for name, refused in dataset.num_unrepresentable.items())
         raise NothingToPublish(f"no trainer's format can hold what was kept ({reasons}). Report: {report}")
+
+
+def _advice(counts: Counts) -> str:
+    if counts.verdicts.get(VerdictStatus.INVALID_GROUND_TRUTH.value):
+        return "Check ground_truth_field and ground_truth_pattern: correcting a reference answer samples nothing again."
+    return "The same command again tries what failed for a reason that may pass."
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -56,7 +56,8 @@ def watched(run: Run) -> Iterator[None]:
 
 def describe(seen: Snapshot) -> str:
     """One line about a run: done, rate, reward so far, failures, time left."""
-    parts = [f"{seen.done}/{seen.total} rollouts", f"{seen.per_second:.1f}/s"]
+    rate = f"{seen.per_second:.1f}/s" if seen.sampled or seen.done < seen.total else "all sampled before"
+    parts = [f"{seen.done}/{seen.total} rollouts", rate]
     if seen.reward_mean is not None:
         parts.append(f"mean reward {seen.reward_mean:.3f}")
     if seen.failed:

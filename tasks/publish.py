@@ -54,5 +54,8 @@ def announce(run: Run, published: Published) -> None:
         summary(store, run, published), key="summary", description=f"{run.settings.dataset_name} {run.run_id}"
     )
     for name, place in (("report", published.report), ("manifest", published.manifest)):
-        link = place if "://" in place else f"file://{place}"
-        create_link_artifact(link, link_text=place, key=name, description=f"{name} of run {run.run_id}")
+        description = f"{name} of run {run.run_id}"
+        if "://" in place:
+            create_link_artifact(place, link_text=place, key=name, description=description)
+        else:  # a browser follows no link from the UI to a file
+            create_markdown_artifact(f"`{place}`\n", key=name, description=description)

@@ -42,9 +42,11 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, secret: str | 
     code, words = _server_words(body)
     said = excerpt(words, secret)
     if status in (401, 403):
-        return PolicyFatal(f"the policy server refused the key ({status}): {said}", status=status)
+        hint = "" if secret else ". No key was sent: set POLICY_API_KEY, or name its variable in policy.api_key_env"
+        return PolicyFatal(f"the policy server refused the key ({status}): {said}{hint}", status=status)
     if status == 404:
-        return PolicyFatal(f"the policy server does not know this model or path (404): {said}", status=status)
+        hint = "Does the URL end in /v1?"
+        return PolicyFatal(f"the policy server does not know this model or path (404): {said}. {hint}", status=status)
     if code == "insufficient_quota" or "insufficient_quota" in words:
         return PolicyFatal(f"the account has no quota left ({status}): {said}", status=status)
     if status in _LATER or (status >= 500 and status not in _FATAL_SETUP):

@@ -50,8 +50,12 @@ def resolve_endpoint(
     if model is None:
         served = asyncio.run(served_models(url, api_key.get_secret_value() if api_key else None))
         if served is None or len(served) != 1:
-            listed = "no list of models" if served is None else ", ".join(sorted(served)[:20]) or "no model"
-            raise ConfigError(f"policy.model must be set: the server at {url} lists {listed}")
+            if served is None:
+                raise ConfigError(
+                    f"{url} keeps no list of models: does the URL end in /v1? If it is right, set policy.model"
+                )
+            listed = ", ".join(sorted(served)[:20]) or "none"
+            raise ConfigError(f"policy.model must be set; served at {url}: {listed}")
         model = served[0]
     return Endpoint(url=url, model=model, version=version or url, api_key=api_key)
 

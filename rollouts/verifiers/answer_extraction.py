@@ -47,12 +47,13 @@ _COURTESY = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _DISPLAY_MATH = re.compile(r"\\\[[^$]*\\\]|\$\$[^$]*\$\$", re.DOTALL)
-_NO_UNITS = frozenset(
-    """hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens score gross
-    percent percentage pct permille half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths
-    eighth eighths tenth tenths hundredth hundredths thousandth thousandths millionth millionths one two three four five
-    six seven eight nine ten and but not nor plus minus squared cubed factorial modulo mod over maybe perhaps probably
-    possibly wrong incorrect false approximately roughly about otherwise else sqrt sin cos tan log exp""".split()
+_NO_COUNTED_THING = re.compile(
+    r"""(?: hundred | thousand | million | billion | trillion | dozen | half | third | quarter | fourth | fifth | sixth
+        | eighth | tenth | hundredth | thousandth | millionth ) s? | score | gross | halves | percent (?:age)? | pct | permille
+        | one | two | three | four | five | six | seven | eight | nine | ten | and | but | not | nor | plus | minus | over
+        | squared | cubed | factorial | modulo | mod | maybe | perhaps | probably | possibly | wrong | incorrect | false
+        | approximately | roughly | about | otherwise | else | sqrt | sin | cos | tan | log | exp""",
+    re.VERBOSE,
 )
 _MATH_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
@@ -91,7 +92,7 @@ def names_what_is_counted(word: str) -> bool:
 
     Words have three letters or more; "km" and "x" are symbols, and those are compared.
     """
-    return len(word) >= 3 and word.isalpha() and word.islower() and word not in _NO_UNITS
+    return len(word) >= 3 and word.isalpha() and word.islower() and not _NO_COUNTED_THING.fullmatch(word)
 
 
 def bare(answer: str) -> str:

@@ -40,16 +40,22 @@ _NUMBERS_ONLY_COMMAND = re.compile(
 )
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}"
 _WORDS = re.compile(_TEXT)
+_PERCENT = re.compile(r"\\text\s*\{\s*(?:percent|percentage|pct)\s*\}")
 _LIST_WORDS = frozenset({"", "and", "or", "percent", "percentage", "pct"})
 _NO_UNIT_WORDS = _LIST_WORDS | {"if", "is", "are", "was", "for", "when", "where", "while", "then", "with", "because"}
-_UNIT_NAME = re.compile(r"[a-zA-Z]+\.?(?:[ /·*-]*[a-zA-Z]+\.?){0,4}")
-_BASE = re.compile(r"[({]?\s*([0-9A-Fa-f]+)\s*[)}]?\s*_\s*(?:\{\s*([0-9]+)\s*\}|([0-9]+))")
+_UNIT_NAME = re.compile(r"[a-zA-Z]+\.?(?:[ /·*-]{1,3}[a-zA-Z]+\.?){0,4}")
+_BASED_NUMBER = re.compile(
+    r"[({]?\s*(?:(?P<digits>[0-9]+)[ )}]*_[ {]*(?P<base>[0-9]+)|(?P<high_digits>[0-9A-Fa-f]+)[ )}]*_[ {]*(?P<high_base>1[1-6]))[ }]*"
+)
+_BASES = re.compile(r"(?<![0-9A-Za-z_.])[0-9]+[ )}]*_[ {]*([0-9]+)")
 _UNIT_IN_TEXT = re.compile(rf"(?P<rest>.*\S)\s*(?P<unit>{_TEXT})(?:\s*\^\s*\{{?\s*(?P<power>[0-9])\s*\}}?)?", re.DOTALL)
 _UNIT_IN_WORDS = re.compile(
     r"(?P<rest>.*[0-9}).])(?:\s|\\[,;: ])*(?<![a-zA-Z\\])(?P<unit>[a-zA-Z]+)(?:\s*\^\s*\{?\s*(?P<power>[0-9])\s*\}?)?",
     re.DOTALL,
 )
-_NUMBER_BEFORE_UNIT = re.compile(r"[-+$\\ ]*[0-9][0-9,.{}]*(?:/[0-9]+)?|[-+ ]*\\[dtc]?frac\s*\{?[0-9]+\}?\s*\{?[0-9]+\}?")
+_NUMBER_BEFORE_UNIT = re.compile(
+    r"[-+$\\ ]*[0-9][0-9,.{}]*(?:/[0-9]+)?|[-+ ]*\\[dtc]?frac\s*\{?[0-9]+\}?\s*\{?[0-9]+\}?"
+)
 _UNITS = {
     name: names.split()[0]
     for names in (
@@ -112,8 +118,13 @@ class MathEquivalence:
         value, unit = _without_unit(answer)
         if answer.casefold() == "nan" or _is_equality_chain(value) or _is_equation_of_numbers(value):
             return Score(reward=0.0, answer=answer)
-        if (unit and reference_unit and unit != reference_unit) or _base(value) != _base(reference_value):
+        if (unit and reference_unit and unit != reference_unit) or _BASES.findall(value) != _BASES.findall(
+            reference_value
+        ):
             return Score(reward=0.0, answer=answer)
+        based_number, based_reference = _based_number(value), _based_number(reference_value)
+        if based_number or based_reference:
+            return Score(reward=float(based_number == based_reference), answer=answer)
         if _has_words_between(value) and value != reference_value:
             return Score(reward=0.0, answer=answer)
         parsed = _parsed(value)
@@ -151,10 +162,13 @@ def _has_words_between(answer: str) -> bool:
     )
 
 
-def _base(answer: str) -> str:
-    """Return the base that a number names ("2" for "101_2"), "" when there is none."""
-    match = _BASE.fullmatch(answer.replace(r"\text", "").strip())
-    return (match[2] or match[3]).lstrip("0") if match else ""
+def _based_number(answer: str) -> tuple[str, str] | None:
+    """Return the digits and the base of an answer such as "101_2"; `None` when it is not a number that names its base."""
+    match = _BASED_NUMBER.fullmatch(answer)
+    if match is None:
+        return None
+    digits, base = match["digits"] or match["high_digits"], match["base"] or match["high_base"]
+    return digits.lstrip("0").casefold(), base
 
 
 def _may_name_a_unit(word: str) -> bool:
@@ -174,7 +188,11 @@ def _without_unit(answer: str) -> tuple[str, str]:
         if match is None or _NUMBER_BEFORE_UNIT.fullmatch(match["rest"].rstrip()) is None:
             return answer, ""
         name = match["unit"]
-        if name not in _UNITS and name.removesuffix("s") not in _UNITS and not (len(name) > 3 and names_what_is_counted(name)):
+        if (
+            name not in _UNITS
+            and name.removesuffix("s") not in _UNITS
+            and not (len(name) > 3 and names_what_is_counted(name))
+        ):
             return answer, ""
     name = " ".join(name.split())
     unit = _UNITS.get(name) or _UNITS.get(name.removesuffix("s")) or name.casefold().removesuffix("s")
@@ -198,6 +216,7 @@ def _parsed(answer: str) -> Any | None:
             basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="all", equations=False
         ),
     )
+    answer = _PERCENT.sub(r"\\%", answer)
     answer = _SHORT_FRACTION.sub(lambda match: rf"\frac{_braced(match[1])}{_braced(match[2])}", answer)
     answer = _SHORT_ROOT.sub(r"\\sqrt{\1}", answer)
     expressions = parse(

@@ -17,11 +17,10 @@ DRAWN = st.tuples(REWARDS, TEXTS, st.sampled_from(StopReason), st.none() | st.in
 GROUPS = st.lists(DRAWN, max_size=9)
 
 RL = st.builds(
-    CollectRL,
+    lambda band, **others: CollectRL(min_pass_rate=min(band), max_pass_rate=max(band), **others),
+    band=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     num_repeats=st.integers(1, 9),
     drop_zero_variance=st.booleans(),
-    min_pass_rate=st.floats(0, 1),
-    max_pass_rate=st.floats(0, 1),
     on_incomplete_group=st.sampled_from(["drop", "keep"]),
 )
 SFT = st.builds(CollectSFT, min_reward=st.floats(-1, 1), max_per_prompt=st.integers(1, 4), keep_truncated=st.booleans())

@@ -2,7 +2,14 @@ import time
 
 import pytest
 
-from rollouts.verifiers.answer_extraction import TAIL_CHARS, answer_part, bare, final_answer
+from rollouts.verifiers.answer_extraction import (
+    TAIL_CHARS,
+    answer_part,
+    bare,
+    final_answer,
+    names_what_is_counted,
+    states_answer,
+)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +90,55 @@ def test_a_last_line_that_states_the_answer_is_read_and_other_lines_are_not(text
     assert final_answer(text) == answer
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("### Final Answer\n5", "5"),
+        ("### Answer: 5", "5"),
+        ("Answer:\n\n5\n", "5"),
+        ("**Final Answer**\n\n**5**", "5"),
+        ("**Answer:**\n$5$.", "5"),
+        ("The final answer is:\n5", "5"),
+        ("### Final Answer\nThe answer is 5.", "5"),
+        ("Answer:\n\\[\n5\n\\]", "5"),
+        ("Answer:\n$$\n5\n$$", "5"),
+        ("Answer: 5.\n\nLet me know if you have questions.", "5"),
+        ("### Answer\n5\n\n---\n\nI hope this helps! Feel free to ask.", "5"),
+        ("### Final Answer\n\\boxed{5}\n\nLet me know.", "5"),
+        ("### Final Answer", None),
+        ("**Answer:**", None),
+        ("5\nAnswer:", None),
+        ("Answer:\n5\n6", None),
+        ("Answer:\nAnswer:\n", None),
+        ("Answer: 5\n\nWait, no.", None),
+        ("5\n\nLet me know if you have questions.", None),
+        ("Let me know the answer:", None),
+        ("Answer:\n$$5$$ or $$6$$", "$$5$$ or $$6$$"),
+        ("No answer\n5", None),
+        ("Answering\n5", None),
+    ],
+)
+def test_a_heading_announces_the_line_below_it_and_courtesies_do_not_count(text, answer):
+    assert final_answer(text) == answer
+
+
+def test_a_box_is_not_a_statement():
+    assert states_answer("The answer is 5 apples")
+    assert states_answer("### Answer\n5 apples")
+    assert not states_answer("Answer: \\boxed{5}")
+    assert not states_answer("5 apples")
+    assert not states_answer("<think>Answer: 5")
+
+
+@pytest.mark.parametrize(
+    ("word", "counted"),
+    [("dollars", True), ("apples", True), ("km", False), ("", False), ("million", False), ("percent", False),
+     ("or so", False), ("wrong", False), ("USD", False), ("half", False)],
+)  # fmt: skip
+def test_only_words_that_leave_the_number_as_it_is_name_what_is_counted(word, counted):
+    assert names_what_is_counted(word) is counted
+
+
 def test_a_box_goes_before_a_statement_even_when_it_holds_nothing():
     assert final_answer("\\boxed{5}\nAnswer: 6") == "5"
     assert final_answer("\\boxed{}\nAnswer: 6") is None
@@ -123,6 +179,11 @@ def test_math_delimiters_are_stripped_only_as_a_pair_around_the_whole(answer, st
         "<think>" * 100_000,
         "</think>" * 100_000,
         "answer" + " " * 500_000,
+        "answer:\n" * 50_000 + "5",
+        "# " * 200_000,
+        "> " * 200_000 + "answer is" + "*:" * 200_000,
+        "answer:\n" + "$$" * 100_000,
+        "let me know\n" * 50_000,
         "* " * 200_000 + "answer",
         r"\boxed{1}" + r"\quad" * 100_000 + r"\boxed{2}",
     ],

@@ -22,6 +22,14 @@ from rollouts.verifiers.numeric import Quantity, parse_quantity, same_quantity
         ("20 °C", 20, "°C", ""),
         ("60 km/h", 60, "km/h", ""),
         (r"60\,\mathrm{km}", 60, "km", ""),
+        (r"\frac34", Fraction(3, 4), "", ""),
+        (r"-\frac{3}4", Fraction(-3, 4), "", ""),
+        (r"1.5 \times 10^6", 1_500_000, "", ""),
+        (r"-3 \cdot 10^{-2} \text{ m}", Fraction(-3, 100), "m", ""),
+        ("10^3", 1000, "", ""),
+        ("x = 5", 5, "", ""),
+        (r"\theta_{1} = 90^\circ", 90, "°", ""),
+        (r"\text{Area} = 5", 5, "", ""),
     ],
 )
 def test_a_quantity_is_a_number_with_an_optional_unit(text, value, unit, currency):
@@ -31,7 +39,8 @@ def test_a_quantity_is_a_number_with_an_optional_unit(text, value, unit, currenc
 @pytest.mark.parametrize(
     "text",
     ["", "x", "five", "1,2", "1,0000", "1 00", "12,34,567", "1.2.3", "--5", "5-", "1/0", "0/0", "1/2/3", "nan", "-inf",
-     "0x10", "1_000", "1e1000", "½", "2³", "5 or 6", "5, 6", "(5)", "5 $", "5 +", "~"],
+     "0x10", "1_000", "1e1000", "½", "2³", "5 or 6", "5, 6", "(5)", "5 $", "5 +", "~",
+     "x=y=5", "4=5", "x>=5", r"3\frac12", r"\frac{1}{2}3", r"1/3 \times 10^6", "2^3", r"5 \times 10^", "not x = 5"],
 )  # fmt: skip
 def test_what_can_be_read_in_two_ways_or_not_at_all_is_no_quantity(text):
     quantity = parse_quantity(text)
@@ -55,9 +64,9 @@ def test_units_are_compared_and_currency_signs_only_when_both_are_there():
 @pytest.mark.parametrize(
     ("reference", "answer", "same"),
     [("0.1", "0.1000001", True), ("0.1", "0.100001", False), ("1000000", "1000001", False), ("0", "0.0000000001", False),
-     ("3", "3.0000001", True), ("1000000", "1000001.0", False)],
+     ("3", "3.0000001", False), ("3", "3.0", True), ("1000000", "1000001.0", False), ("1000000", "1000000.9", False)],
 )  # fmt: skip
-def test_the_tolerance_is_relative_and_whole_numbers_have_none(reference, answer, same):
+def test_the_tolerance_is_relative_and_a_whole_reference_has_none(reference, answer, same):
     one, other = parse_quantity(reference), parse_quantity(answer)
     assert one is not None
     assert other is not None

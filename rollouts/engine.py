@@ -66,6 +66,8 @@ class Engine:
         self._make_policy = make_policy
         self._slots = slots
         self._pending: deque[tuple[_Batch, Request]] = deque()
+        self._lock = threading.Lock()
+        """Guards what the loop and those who wait share: the two below."""
         self._batches: set[_Batch] = set()
         self._fatal: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -112,11 +114,17 @@ class Engine:
         if not requests:
             return
         batch = _Batch(len(requests), sink)
+        with self._lock:
+            if self._fatal is not None:
+                raise self._fatal
+            self._batches.add(batch)  # before it is handed over, so that an engine that ends now lets go of it
         try:
-            self._loop.call_soon_threadsafe(self._submit, batch, requests)
-        except RuntimeError as closed:
-            raise self._fatal or closed from closed
-        batch.done.result()
+            with contextlib.suppress(RuntimeError):  # the loop has ended: whoever ended it has failed the batch
+                self._loop.call_soon_threadsafe(self._submit, batch, requests)
+            batch.done.result()
+        finally:
+            with self._lock:
+                self._batches.discard(batch)
 
     def _run(self) -> None:
         try:
@@ -145,11 +153,6 @@ class Engine:
             self._give_up(self._fatal or SamplingStopped("sampling was stopped before this batch had ended"))
 
     def _submit(self, batch: _Batch, requests: Sequence[Request]) -> None:
-        if self._fatal is not None:
-            batch.fail(self._fatal)
-            return
-        self._batches.add(batch)
-        batch.done.add_done_callback(lambda _: self._batches.discard(batch))
         for request in requests:
             self._pending.append((batch, request))
             self._more.release()
@@ -176,7 +179,9 @@ class Engine:
 
     def _give_up(self, error: BaseException) -> None:
         """Let everybody who waits know that nothing more comes."""
-        self._fatal = self._fatal or error
+        with self._lock:
+            self._fatal = self._fatal or error
+            waiting = list(self._batches)
         self._pending.clear()
-        for batch in list(self._batches):
+        for batch in waiting:
             batch.fail(error)

@@ -159,9 +159,9 @@ class VerdictStatus(StrEnum):
     MODEL_FAILED = "model_failed"
     """The policy wrote nothing to judge (empty, truncated before an answer); the verifier's minimum, flagged."""
     POLICY_FAILED = "policy_failed"
-    """There is no completion: the server failed. No reward."""
+    """There is no completion, or the server withheld it. No reward."""
     VERIFIER_FAILED = "verifier_failed"
-    """The verifier raised, hung or returned nonsense. No reward."""
+    """The verifier raised, hung, returned nonsense, or cannot judge such a completion (a tool call). No reward."""
     INVALID_GROUND_TRUTH = "invalid_ground_truth"
     """The reference answer cannot be used. No reward."""
 

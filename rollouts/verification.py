@@ -13,12 +13,12 @@ that can be killed. Equal texts with equal reference answers are judged once in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from rollouts.errors import ConfigError, ErrorRecord, InvalidGroundTruth, VerifierError
-from rollouts.identity import canonical_json, content_id
+from rollouts.identity import canonical_json
 from rollouts.records import Prompt, Rollout, StopReason, Verdict, VerdictStatus
 from rollouts.verifiers import Verifier
 from rollouts.verifiers.judgement import Finding, Job, judge, load_verifier
@@ -36,15 +36,6 @@ def check_ground_truth(kind: str, ground_truth: Any) -> None:
         ConfigError: There is no such kind of verifier.
     """
     verifier(kind).check(ground_truth)
-
-
-def verification_id(kinds: Iterable[str]) -> str:
-    """Return the identity of the verifiers in use, whatever their order: another kind or version is another id.
-
-    Raises:
-        ConfigError: There is no such kind of verifier.
-    """
-    return content_id("verification", sorted((kind, verifier(kind).version) for kind in set(kinds)))
 
 
 class VerifierPool:

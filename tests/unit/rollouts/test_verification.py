@@ -11,7 +11,7 @@ import pytest
 
 from rollouts.errors import ConfigError, ErrorRecord, InvalidGroundTruth
 from rollouts.records import Prompt, Rollout, StopReason, Verdict, VerdictStatus
-from rollouts.verification import VerifierPool, check_ground_truth, verification_id
+from rollouts.verification import VerifierPool, check_ground_truth
 
 FAULTY = Path(__file__).parent / "verifiers" / "faulty"
 EXTRA = {
@@ -251,13 +251,6 @@ def test_workers_import_sympy_but_not_the_program_that_started_them(tmp_path):
     program.write_text(PROGRAM)
     ran = subprocess.run([sys.executable, program, FAULTY], cwd="/", capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["imported", "sympy"]
-
-
-def test_the_identity_of_verifiers_ignores_order_and_repetition_but_not_kinds():
-    assert verification_id(["math", "numeric"]) == verification_id(["numeric", "math", "math"])
-    assert verification_id(["math"]) != verification_id(["math", "numeric"])
-    with pytest.raises(ConfigError):
-        verification_id(["maths"])
 
 
 def test_a_worker_killed_while_idle_costs_no_verdict(pool):

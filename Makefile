@@ -48,6 +48,28 @@ trainers: install ## Take one step of TRL's own trainers on published runs (RUNS
 	.venv-trainers/bin/pip install --quiet --disable-pip-version-check --requirement tests/trainers/requirements.txt
 	HF_HUB_OFFLINE=1 TRL_EXPERIMENTAL_SILENCE=1 .venv-trainers/bin/python tests/trainers/try_trl.py $(RUNS)
 
+.PHONY: bench-install
+bench-install: install
+	@$(UV) sync --locked --quiet --group bench --python $(PYTHON)
+
+.PHONY: bench
+bench: bench-install ## Measure clients, pipeline, slots and start-up in short form, into docs/performance.md (some 15 minutes)
+	@for name in clients pipeline occupancy in_flight adaptive start_up; do \
+		echo "benchmarks.$$name" >&2; $(RUN)/python -m benchmarks.$$name --write $(ARGS) || exit 1; done
+
+.PHONY: bench-full
+bench-full: ## The same in full, with the memory of a million rollouts (hours)
+	@$(MAKE) bench ARGS="--full $(ARGS)"
+	@$(MAKE) bench-memory ARGS="--full $(ARGS)"
+
+.PHONY: bench-memory
+bench-memory: bench-install ## Measure the memory and the task runs of large runs, into docs/performance.md
+	@$(RUN)/python -m benchmarks.memory --write $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: bench-install ## Install other tools into environments of their own and run them on the same stub
+	@$(RUN)/python -m benchmarks.peers --write $(ARGS)
+
 .PHONY: check
 check: install ## Check formatting, lint, types and the lock file
 	$(RUN)/ruff format --check .
@@ -74,4 +96,4 @@ prompts: install ## Write the bundled prompts again
 
 .PHONY: clean
 clean: ## Remove the virtual environment and caches, not the data
-	rm -rf .venv .venv-trainers .tools .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-trainers .tools .pytest_cache .ruff_cache .hypothesis benchmarks/.build

@@ -1,4 +1,4 @@
-"""A saved policy server: its URL, the model it serves, its key."""
+"""A saved policy server, or several of one model: URLs, the model they serve, their key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from rollouts.errors import ConfigError
 from rollouts.policy import Endpoint
-from rollouts.policy.opening import resolve_endpoint
+from rollouts.policy.opening import resolve_endpoints
 from rollouts.settings import EMBEDDED, PolicyAddress
 
 
@@ -36,7 +36,13 @@ class PolicyServer(Block):
 
     model_config = ConfigDict(use_attribute_docstrings=False)
 
-    url: str = Field(description="Base URL of the server, ending in /v1.")
+    url: str | None = Field(default=None, description="Base URL of the server, ending in /v1.")
+    urls: list[str] = Field(
+        default=[], description="Base URLs of several servers of the same model, instead of the URL."
+    )
+    weights: list[float] = Field(
+        default=[], description="How much of the work each of the URLs takes. Equal parts when left out."
+    )
     model: str | None = Field(
         default=None, description="Model name as the server lists it; may be left out when it lists one."
     )
@@ -45,29 +51,34 @@ class PolicyServer(Block):
     )
     api_key: SecretStr | None = Field(default=None, description="Key for the Authorization header.")
 
-    def endpoint(self, address: PolicyAddress) -> Endpoint:
-        """Build the endpoint; a model or a version that `address` sets wins over what is saved here.
+    def endpoints(self, address: PolicyAddress) -> list[Endpoint]:
+        """Build the endpoints; a model or a version that `address` sets wins over what is saved here.
 
         A URL does not: the key belongs to the saved one. A form sends every field with its default, so the embedded
         policy does not count as set beside a block.
 
         Raises:
-            ConfigError: The URL is unusable, or the model has to be named.
+            ConfigError: A URL is unusable, or the model has to be named.
             PolicyFatal: The model had to be asked for, and nothing answers.
         """
-        if address.url != EMBEDDED:
+        if address.url != EMBEDDED or address.urls:
             raise ConfigError("policy.url and policy.block exclude each other: the block's key is for the block's URL")
-        return resolve_endpoint(
-            self.url,
+        if (self.url is None) == (not self.urls):
+            raise ConfigError("a policy-server block needs a URL or URLs, and not both")
+        if self.weights and len(self.weights) != len(self.urls):
+            raise ConfigError("the weights of a policy-server block must be as many as its URLs")
+        return resolve_endpoints(
+            self.urls or [str(self.url)],
             address.model or self.model,
             address.version or self.version,
             self.api_key,
             "api_key",
+            self.weights,
         )
 
 
-def endpoint_of(address: PolicyAddress) -> Endpoint:
-    """Build the endpoint an address stands for, from its saved block or from the address and the environment.
+def endpoints_of(address: PolicyAddress) -> list[Endpoint]:
+    """Build the endpoints an address stands for, from its saved block or from the address and the environment.
 
     Raises:
         ConfigError: There is no such block, or the address is unusable.
@@ -78,8 +89,14 @@ def endpoint_of(address: PolicyAddress) -> Endpoint:
             saved = PolicyServer.load(address.block, _sync=True)  # pyright: ignore[reportCallIssue]
         except ValueError as error:
             raise ConfigError(f"there is no policy-server block named {address.block!r}; save one first") from error
-        return saved.endpoint(address)
-    key = os.environ.get(address.api_key_env) if address.url != EMBEDDED else None
-    return resolve_endpoint(
-        address.url, address.model, address.version, SecretStr(key) if key else None, address.api_key_env
+        return saved.endpoints(address)
+    urls = address.urls or [address.url]
+    key = os.environ.get(address.api_key_env) if urls != [EMBEDDED] else None
+    return resolve_endpoints(
+        urls,
+        address.model,
+        address.version,
+        SecretStr(key) if key else None,
+        address.api_key_env,
+        address.weights,
     )

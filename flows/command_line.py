@@ -6,6 +6,7 @@ line on standard output is the folder of the dataset.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import json
@@ -13,27 +14,33 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, MutableMapping, Sequence
 from importlib.metadata import version
-from typing import Annotated, Any, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 from cyclopts import App, CycloptsError, Parameter, Token
 from pydantic import ValidationError
 
 from flows.parameters import parameters_of
-from flows.temporary_server import temporary_server
+from flows.prefect_api import prefect_api
 from rollouts.errors import RolloutError
-from rollouts.references import Published
 from rollouts.settings import CollectDPO, CollectRL, CollectSettings, CollectSFT
 
+if TYPE_CHECKING:
+    from rollouts.references import Published
+
 QUIET_DEFAULTS = {
-    "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
 """Environment of a command where the user has set nothing else."""
+QUIET_LOGGING = {
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
+}
+"""The same for its log: the flow's own lines reach the run's page in the UI, the terminal is for progress and trouble."""
 
 
 def collect_rl_command() -> None:
@@ -66,7 +73,9 @@ def _run(model: type[CollectSettings], name: str, summary: str) -> None:
     )
     app.default(_with_json_values(command))
     try:
-        sys.exit(app(exit_on_error=False))
+        code = app(exit_on_error=False)
+        gc.freeze()  # or the interpreter walks all objects once more before it ends, for half a second
+        sys.exit(code)
     except CycloptsError:  # printed already
         sys.exit(2)
     except ValidationError as error:
@@ -98,13 +107,11 @@ def _with_json_values(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _collect(name: str, settings: CollectSettings) -> int:
-    for variable, value in QUIET_DEFAULTS.items():
-        os.environ.setdefault(variable, value)
+    _set_defaults(os.environ)
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     try:
-        with _prefect_api():
-            published = _run_flow(name, settings)
+        published = _run_flow(name, settings)
     except RolloutError as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return 1
@@ -119,37 +126,27 @@ def _collect(name: str, settings: CollectSettings) -> int:
     return 0
 
 
-@contextmanager
-def _prefect_api() -> Iterator[None]:
-    """Use the Prefect server of the user's settings, or a temporary one that starts while the flow is imported."""
-    from prefect.logging.handlers import APILogHandler
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    if PREFECT_API_URL.value():
-        yield
-        return
-    with temporary_server() as server, temporary_settings({PREFECT_API_URL: server.api_url}):
-        importlib.import_module("flows.collection")
-        server.wait()
-        try:
-            yield
-        finally:
-            APILogHandler().flush()  # the last lines of the run's log, while there is a server to take them
+def _set_defaults(environment: MutableMapping[str, str]) -> None:
+    """Set what the user has not set; whoever sets Prefect's level decides about all of its lines."""
+    logging_defaults = {} if "PREFECT_LOGGING_LEVEL" in environment else QUIET_LOGGING
+    for variable, value in (QUIET_DEFAULTS | logging_defaults).items():
+        environment.setdefault(variable, value)
 
 
 def _run_flow(name: str, settings: CollectSettings) -> Published:
-    module = importlib.import_module(f"flows.{name.replace('-', '_')}")
-    flow: Callable[..., Published] = getattr(module, name.replace("-", "_"))
-    from tasks.progress import show_in_terminal
+    function = name.replace("-", "_")
+    with prefect_api(f"flows.{function}"):
+        flow: Callable[..., Published] = getattr(importlib.import_module(f"flows.{function}"), function)
+        from tasks.progress import show_in_terminal
 
-    show_in_terminal.set(True)
-    _leave_failures_to_the_last_line()
-    return flow(**{field: getattr(settings, field) for field in settings.model_fields_set})
+        show_in_terminal.set(True)
+        _leave_failures_to_the_last_line()
+        return flow(**{field: getattr(settings, field) for field in settings.model_fields_set})
 
 
 def _leave_failures_to_the_last_line() -> None:
     """Keep Prefect's tracebacks off the terminal; they stay in the run's log, and the last line says what happened."""
-    if os.environ["PREFECT_LOGGING_LEVEL"] != QUIET_DEFAULTS["PREFECT_LOGGING_LEVEL"]:
+    if os.environ["PREFECT_LOGGING_LEVEL"] != QUIET_LOGGING["PREFECT_LOGGING_LEVEL"]:
         return
     from prefect.logging.configuration import setup_logging
     from prefect.logging.handlers import PrefectConsoleHandler

@@ -1,66 +1,67 @@
 """A Prefect server for the length of one command, on loopback, with the user's own Prefect database.
 
 Prefect would start one by itself, but only after the command has imported the server too, and would stop it before the
-last task runs are recorded. This one starts while the flow is being imported, and dies with its command, however that
-dies.
+last task runs are recorded. This one starts first, while its command imports the flow, and dies with the command, however
+that dies. The command opens the socket and hands it over: no port is guessed, and the first request simply waits until
+the server takes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
+import http.client
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-
-import httpx
+from typing import Any
 
 STARTUP_S = 120.0
 """An empty machine needs half a minute to set up Prefect's database."""
-SETTLE_S = 0.5
-"""The server records task runs in groups; the last ones follow a moment after the flow has ended."""
+SETTLE_S = 5.0
+"""Longest wait for a server that is still busy with what it was sent."""
+_IDLE_ANSWER_S = 0.02
+"""An idle server answers within two milliseconds; one that works off events does so between two of them."""
+_PR_SET_PDEATHSIG = 1
 
-_PROGRAM = """
-import ctypes, signal, sys
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: end when the command ends
-import uvicorn
-uvicorn.main()
-"""
-
-
-@contextlib.contextmanager
-def temporary_server() -> Iterator[TemporaryServer]:
-    """Start a server at once and stop it when the block ends; `wait` until it can be used."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    application = ["--factory", "prefect.server.api.server:create_app", "--lifespan", "on", "--log-level", "critical"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, *application, "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"},
-        start_new_session=True,  # Ctrl-C is for the command, which then stops the server
-    )
-    server = TemporaryServer(process, f"http://127.0.0.1:{port}/api")
-    try:
-        yield server
-    finally:
-        time.sleep(SETTLE_S)
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
+DEFAULTS = {
+    # Written one by one, the state changes of a task run cost the server 20 ms of processor time; in groups, 10 ms.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+"""Environment of the server where the user has set nothing else."""
+_EPHEMERAL = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1", "PREFECT_UI_ENABLED": "0"}
+"""No user interface, no schedules and no other services that a single run has no use for."""
 
 
 class TemporaryServer:
-    """A server that is running, or about to."""
+    """A server that is running, or about to. Use it as a context manager: it runs until the block ends."""
 
-    def __init__(self, process: subprocess.Popen[bytes], api_url: str) -> None:
-        self._process = process
-        self.api_url = api_url
+    def __init__(self) -> None:
+        """Start the process; it can be used as soon as `wait` has returned."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._port: int = listener.getsockname()[1]
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
+                env={**DEFAULTS, **os.environ, **_EPHEMERAL},
+                pass_fds=[listener.fileno()],
+                start_new_session=True,  # Ctrl-C is for the command, which then stops the server
+            )
+
+    @property
+    def api_url(self) -> str:
+        """Base URL, ending in /api."""
+        return f"http://127.0.0.1:{self._port}/api"
+
+    def __enter__(self) -> TemporaryServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     def wait(self) -> None:
         """Wait until it answers.
@@ -68,11 +69,61 @@ class TemporaryServer:
         Raises:
             TimeoutError: It did not answer, or ended.
         """
-        deadline = time.monotonic() + STARTUP_S
-        with httpx.Client(trust_env=False, timeout=5) as client:
-            while time.monotonic() < deadline and self._process.poll() is None:
-                with contextlib.suppress(httpx.HTTPError):
-                    if client.get(f"{self.api_url}/health").status_code == 200:
-                        return
-                time.sleep(0.05)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if self._answer(STARTUP_S) == 200:
+                return
         raise TimeoutError("the temporary Prefect server did not start; set PREFECT_API_URL to use another")
+
+    def settle(self) -> None:
+        """Wait until it has worked off what it was sent, for `SETTLE_S` seconds at most.
+
+        It takes events in without saying when it has read them. What it has read it writes down when it is stopped.
+        """
+        deadline = time.monotonic() + SETTLE_S
+        idle = 0
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            while idle < 2 and (asked := time.monotonic()) < deadline:
+                self._answer(SETTLE_S)
+                idle = idle + 1 if time.monotonic() - asked < _IDLE_ANSWER_S else 0
+                time.sleep(_IDLE_ANSWER_S)
+
+    def stop(self) -> None:
+        """End the process: it writes what it holds, and is killed when that takes longer than ten seconds."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _answer(self, timeout_s: float) -> int:
+        """Status of the answer to a health check.
+
+        Raises:
+            OSError, http.client.HTTPException: There is no answer.
+        """
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout_s)) as connection:
+            connection.request("GET", "/api/health")
+            return connection.getresponse().status
+
+
+def _serve(listener_fd: int) -> None:
+    """Be the server, in a process of its own, on a socket that listens already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # end when the command ends
+    import uvicorn
+
+    from rollouts.garbage import paused_gc, steady_gc
+
+    config: Any = uvicorn.Config(
+        "prefect.server.api.server:create_app", factory=True, lifespan="on", log_level="critical", access_log=False
+    )
+    with paused_gc():
+        config.load()
+    with steady_gc():
+        uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener_fd)])
+    gc.freeze()  # or the interpreter walks all objects once more before it ends
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -15,6 +15,8 @@ _RAISED_OR_FRACTION = re.compile("([²³¹¼-¾⁰-₎⅐-⅟↉]+)")
 
 def canonical_text(text: str) -> str:
     """Return `text` with compatibility forms unified, white space runs as one space, and none at the ends. Pure."""
+    if text.isascii() or unicodedata.is_normalized("NFKC", text):  # as most texts are
+        return " ".join(text.split())
     parts = _RAISED_OR_FRACTION.split(text)
     parts[::2] = [unicodedata.normalize("NFKC", part) for part in parts[::2]]
     return " ".join("".join(parts).split())

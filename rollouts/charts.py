@@ -172,7 +172,7 @@ def timeline(title: str, bucket_s: float, series: Mapping[str, Sequence[float]],
     slot = _PLOT_WIDTH / max(1, len(columns))
     end_s = bucket_s * max(1, len(columns))
     parts = _y_axis(y, f"{y_label} in {duration(bucket_s)}", compact)
-    ticks = [(_LEFT + t / end_s * _PLOT_WIDTH, duration(t)) for t in _time_ticks(end_s)]
+    ticks = [(_over_time(t, end_s), duration(t)) for t in _time_ticks(end_s)]
     parts += _x_ticks(ticks, "time since the first start")
     below = [0.0] * len(columns)
     for number, amounts in enumerate(series.values(), start=1):
@@ -188,6 +188,31 @@ def timeline(title: str, bucket_s: float, series: Mapping[str, Sequence[float]],
         parts.append(_box(_LEFT + i * slot, _TOP, slot, _PLOT_HEIGHT, "hover", tip))
     total = ", ".join(f"{name} {sum(amounts):,.0f}" for name, amounts in series.items())
     return _svg(f"{title}: {total} over {duration(end_s)}", [*parts, *_legend(list(series))])
+
+
+def limits(title: str, steps: Sequence[tuple[float, float, str]], end_s: float) -> Markup:
+    """Draw a limit that was changed now and then; before the first change it is not known, and nothing is drawn.
+
+    Args:
+        title: What the chart shows, for screen readers.
+        steps: Seconds from the start (>= 0, ascending), the limit from then on, and why.
+        end_s: Seconds until the end of the last step.
+    """
+    end_s = max(end_s, steps[-1][0], 1e-3)
+    y = _scale(max(limit for _, limit, _ in steps), whole=True)
+    parts = _y_axis(y, "allowed in flight", compact)
+    parts += _x_ticks([(_over_time(t, end_s), duration(t)) for t in _time_ticks(end_s)], "time since the session began")
+    tips: list[Markup] = []
+    points = [(_over_time(steps[0][0], end_s), y.y(0))]
+    for (start_s, limit, why), stop_s in zip(steps, [*(step[0] for step in steps[1:]), end_s], strict=True):
+        left, right = _over_time(start_s, end_s), _over_time(stop_s, end_s)
+        points += [(left, y.y(limit)), (right, y.y(limit))]
+        tip = f"{duration(start_s)} to {duration(stop_s)}: {limit:,.0f}, {why}"
+        tips.append(_box(left, _TOP, right - left, _PLOT_HEIGHT, "hover", tip))
+    points.append((_over_time(end_s, end_s), y.y(0)))
+    outline = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+    area = Markup('<polygon class="area series-1" points="{}"/>').format(outline)
+    return _svg(f"{title}: {len(steps)} changes over {duration(end_s)}", [*parts, area, *tips])
 
 
 def waterfall(title: str, steps: Sequence[Step]) -> Markup:
@@ -338,6 +363,10 @@ def _vertical_mark(x: float, name: str) -> Markup:
         x, _TOP, _TOP + _PLOT_HEIGHT
     )
     return line + _text(x + (-4 if anchor == "end" else 4), _TOP - 2, name, "tick", anchor)
+
+
+def _over_time(seconds: float, end_s: float) -> float:
+    return _LEFT + seconds / end_s * _PLOT_WIDTH
 
 
 def _stairs(heights: Sequence[float], slot: float, y: _Scale) -> list[tuple[float, float]]:

@@ -1,26 +1,32 @@
 """From verdicts to a dataset: deciding about every attempt once, then writing what was kept and what was dropped.
 
-The decisions are a table of their own, one row an attempt in the order of the batches, one row group a batch. Writing
-reads it back beside the shards, so nothing is decided twice and memory holds one batch.
+The decisions are a table of their own, one row an attempt, one row group a batch, in the order of the batches and of the
+groups in them. Writing reads it back beside the shards, so nothing is decided twice. Memory holds the decisions about one
+batch, the texts of what is dropped of it, and one group; token ids are read for formats that write them, and for no
+other purpose.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollouts.dataset import DatasetFile, DatasetWriter
+from rollouts.errors import DataError
 from rollouts.formats.registry import formats_for
 from rollouts.groups import read_groups
+from rollouts.hashed_file import create_hashed
 from rollouts.identity import content_id
 from rollouts.layout import selection_key
-from rollouts.records import Attempt, Group
+from rollouts.records import Attempt, Group, Prompt
 from rollouts.references import PromptSet, Reference, Selection, VerdictShard
-from rollouts.selection import Demonstration, Example, PreferencePair, TrainingGroup
+from rollouts.selection import Demonstration, Drop, Example, PreferencePair, TrainingGroup
 from rollouts.selection.registry import selector
 from rollouts.selection.split import split_of
 from rollouts.settings import CollectSettings
@@ -83,30 +89,22 @@ def select(
     key = selection_key(sampling_id, selection_id(settings, shards))
     dropped: Counter[str] = Counter()
     num_examples = 0
-    with store.create(key) as file, pq.ParquetWriter(file, DECISION_SCHEMA, compression="zstd") as writer:
+    with create_hashed(store, key) as file, pq.ParquetWriter(file, DECISION_SCHEMA, compression="zstd") as writer:
         for shard in shards:
-            rows: list[dict[str, Any]] = []
-            for group in read_groups(store, prompt_set, shard):
+            rows: list[_Decision] = []
+            for group in read_groups(store, prompt_set, shard, tokens=False):
                 selected = decide(group)
                 split = split_of(group.prompt, settings.validation_fraction, settings.split_seed)
                 for example in selected.examples:
-                    rows += _kept_rows(example, num_examples, split)
+                    rows += _kept(example, num_examples, split)
                     num_examples += 1
                 for drop in selected.drops:
                     dropped[drop.reason] += 1
-                    rows.append(
-                        {
-                            "prompt_id": drop.prompt_id,
-                            "rollout_id": drop.rollout_id,
-                            "repeat_index": drop.repeat_index,
-                            "split": split,
-                            "reason": drop.reason,
-                        }
-                    )
-            writer.write_table(pa.Table.from_pylist(rows, schema=DECISION_SCHEMA))
+                    rows.append(_dropped(drop, split))
+            writer.write_table(_table(rows, DECISION_SCHEMA))
     return Selection(
         key=key,
-        sha256=store.sha256(key),
+        sha256=file.sha256,
         num_rollouts=num_rollouts,
         num_kept=num_rollouts - dropped.total(),
         num_examples=num_examples,
@@ -132,8 +130,12 @@ def write_dataset(
         shards: Verdicts of all batches, in order.
         selection: Decisions about them.
         prefix: Folder of the run.
+
+    Raises:
+        DataError: The decisions are about other attempts.
     """
     formats = formats_for(settings.objective, list(settings.formats))
+    tokens = any(form.token_ids for form in formats)
     dropped_key = f"{prefix}/dropped.parquet"
     with (
         DatasetWriter(store, prefix, formats, settings.dataset_name) as writer,
@@ -143,10 +145,17 @@ def write_dataset(
     ):
         decisions = pq.ParquetFile(file)
         for index, shard in enumerate(shards):
-            batch = _Decided(read_groups(store, prompt_set, shard), decisions.read_row_group(index).to_pylist())
-            for split, example in batch.examples():
-                writer.add(example, split)
-            dropped.write_table(pa.Table.from_pylist(batch.dropped(), schema=DROPPED_SCHEMA))
+            decided = _decisions(decisions.read_row_group(index))
+            texts: list[_Dropped] = []
+            for group in read_groups(store, prompt_set, shard, tokens=tokens):
+                rows = list(islice(decided, len(group.attempts)))
+                attempts = {attempt.rollout.rollout_id: attempt for attempt in group.attempts}
+                if attempts.keys() != {row.rollout_id for row in rows}:
+                    raise DataError(f"{store.locate(selection.key)} does not belong to {store.locate(shard.key)}")
+                for split, example in _examples(group.prompt, attempts, rows):
+                    writer.add(example, split)
+                texts += [_readable(row, group, attempts[row.rollout_id]) for row in rows if row.reason is not None]
+            dropped.write_table(_table(texts, DROPPED_SCHEMA))
         files = writer.close()
     refused = {name: dict(sorted(reasons.items())) for name, reasons in writer.refused.items() if reasons}
     return Dataset(
@@ -157,79 +166,99 @@ def write_dataset(
     )
 
 
-class _Decided:
-    """One batch, with the decisions about it."""
+class _Decision(NamedTuple):
+    """A row of `DECISION_SCHEMA`."""
 
-    def __init__(self, groups: Iterator[Group], decisions: list[dict[str, Any]]) -> None:
-        self._decisions = decisions
-        self._found: dict[str, _Found] = {
-            attempt.rollout.rollout_id: _Found(group, attempt) for group in groups for attempt in group.attempts
-        }
-
-    def examples(self) -> Iterator[tuple[str, Example]]:
-        """Examples with their split, in order."""
-        members: dict[int, list[dict[str, Any]]] = {}
-        for row in self._decisions:
-            if row["reason"] is None:
-                members.setdefault(row["example"], []).append(row)
-        for rows in members.values():
-            yield rows[0]["split"], self._example(rows)
-
-    def dropped(self) -> list[dict[str, Any]]:
-        """Dropped attempts as people read them."""
-        return [self._dropped_row(row) for row in self._decisions if row["reason"] is not None]
-
-    def _example(self, rows: list[dict[str, Any]]) -> Example:
-        prompt = self._found[rows[0]["rollout_id"]].group.prompt
-        attempts = {row["role"]: self._found[row["rollout_id"]].attempt for row in rows}
-        match rows[0]["role"]:
-            case "demonstration":
-                return Demonstration(prompt, attempts["demonstration"])
-            case "chosen" | "rejected":
-                return PreferencePair(prompt, attempts["chosen"], attempts["rejected"])
-            case _:
-                return TrainingGroup(
-                    prompt, [self._found[row["rollout_id"]].attempt for row in rows], rows[0]["pass_rate"]
-                )
-
-    def _dropped_row(self, row: dict[str, Any]) -> dict[str, Any]:
-        group, attempt = self._found[row["rollout_id"]]
-        error = attempt.rollout.error or attempt.verdict.error
-        return {
-            "prompt_id": row["prompt_id"],
-            "rollout_id": row["rollout_id"],
-            "repeat_index": row["repeat_index"],
-            "reason": row["reason"],
-            "reward": attempt.verdict.reward,
-            "stop_reason": attempt.rollout.stop_reason.value,
-            "error": f"{error.type}: {error.message}" if error else None,
-            "prompt": str(group.prompt.messages[-1].get("content") or ""),
-            "completion": attempt.rollout.text,
-        }
+    prompt_id: str
+    rollout_id: str
+    repeat_index: int
+    split: str
+    example: int | None
+    role: str | None
+    pass_rate: float | None
+    reason: str | None
 
 
-class _Found(NamedTuple):
-    group: Group
-    attempt: Attempt
+class _Dropped(NamedTuple):
+    """A row of `DROPPED_SCHEMA`."""
+
+    prompt_id: str
+    rollout_id: str
+    repeat_index: int
+    reason: str | None
+    reward: float | None
+    stop_reason: str
+    error: str | None
+    prompt: str
+    completion: str
 
 
-def _kept_rows(example: Example, index: int, split: str) -> list[dict[str, Any]]:
+def _kept(example: Example, index: int, split: str) -> list[_Decision]:
+    pass_rate = None
     match example:
         case TrainingGroup():
             members = [("rollout", attempt) for attempt in example.attempts]
+            pass_rate = example.pass_rate
         case Demonstration():
             members = [("demonstration", example.attempt)]
         case PreferencePair():
             members = [("chosen", example.chosen), ("rejected", example.rejected)]
     return [
-        {
-            "prompt_id": attempt.rollout.prompt_id,
-            "rollout_id": attempt.rollout.rollout_id,
-            "repeat_index": attempt.rollout.repeat_index,
-            "split": split,
-            "example": index,
-            "role": role,
-            "pass_rate": example.pass_rate if isinstance(example, TrainingGroup) else None,
-        }
+        _Decision(
+            attempt.rollout.prompt_id,
+            attempt.rollout.rollout_id,
+            attempt.rollout.repeat_index,
+            split,
+            index,
+            role,
+            pass_rate,
+            None,
+        )
         for role, attempt in members
     ]
+
+
+def _dropped(drop: Drop, split: str) -> _Decision:
+    return _Decision(drop.prompt_id, drop.rollout_id, drop.repeat_index, split, None, None, None, drop.reason)
+
+
+def _examples(prompt: Prompt, attempts: dict[str, Attempt], rows: list[_Decision]) -> Iterator[tuple[str, Example]]:
+    """Examples of a group with their split, in order; the rows of an example follow each other."""
+    for _, members in groupby((row for row in rows if row.reason is None), attrgetter("example")):
+        first, *others = members
+        attempt = attempts[first.rollout_id]
+        match first.role:
+            case "demonstration":
+                yield first.split, Demonstration(prompt, attempt)
+            case "chosen":
+                yield first.split, PreferencePair(prompt, attempt, attempts[others[0].rollout_id])
+            case _:
+                assert first.pass_rate is not None
+                kept = [attempt, *(attempts[row.rollout_id] for row in others)]
+                yield first.split, TrainingGroup(prompt, kept, first.pass_rate)
+
+
+def _readable(row: _Decision, group: Group, attempt: Attempt) -> _Dropped:
+    rollout, verdict = attempt.rollout, attempt.verdict
+    error = rollout.error or verdict.error
+    return _Dropped(
+        prompt_id=row.prompt_id,
+        rollout_id=row.rollout_id,
+        repeat_index=row.repeat_index,
+        reason=row.reason,
+        reward=verdict.reward,
+        stop_reason=rollout.stop_reason.value,
+        error=f"{error.type}: {error.message}" if error else None,
+        prompt=str(group.prompt.messages[-1].get("content") or ""),
+        completion=rollout.text,
+    )
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _decisions(table: pa.Table) -> Iterator[_Decision]:
+    return map(_Decision._make, zip(*(column.to_pylist() for column in table.columns), strict=True))

@@ -1,27 +1,27 @@
-"""The sampling engine: one event loop of its own, a fixed number of slots, one queue for all batches.
+"""The sampling engine: one event loop on a thread of its own, which all batches of a process share.
 
-Batches submit attempts and wait; slots take the next attempt the moment they are free, across batch borders, in the
-order of submission. So the slow tail of one batch never leaves slots empty as long as another batch has been submitted.
-An attempt that fails is a rollout with an error. An error that no request can survive stops everything at once.
+Batches hand over requests and wait; what is sent when and where is the dispatcher's matter (`rollouts/dispatch.py`). An
+attempt that fails is a rollout with an error. An error that no request can survive stops everything at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import itertools
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from rollouts.errors import PolicyFatal, SamplingStopped
-from rollouts.policy import Policy
-from rollouts.records import Prompt, Rollout
+import uvloop
 
-logger = logging.getLogger(__name__)
+from rollouts.dispatch import Dispatcher, Sampler, SamplingOptions, Waiting, Work
+from rollouts.errors import SamplingStopped
+from rollouts.policy import Wanted
+from rollouts.records import Prompt, Rollout
+from rollouts.session import SamplingSession
 
 
 class Request(NamedTuple):
@@ -31,54 +31,31 @@ class Request(NamedTuple):
     repeat_index: int
 
 
-class _Batch:
-    """Requests that somebody waits for together."""
-
-    def __init__(self, size: int, sink: Callable[[Rollout], None]) -> None:
-        self.remaining = size
-        self.sink = sink
-        self.done: Future[None] = Future()
-
-    def take(self, rollout: Rollout) -> None:
-        try:
-            self.sink(rollout)
-        except Exception as error:  # noqa: BLE001 - the sink is the caller's: its error goes back to the caller
-            self.fail(error)
-            return
-        self.remaining -= 1
-        if self.remaining == 0 and not self.done.done():
-            self.done.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
 class Engine:
-    """Samples attempts over a fixed number of slots. Use as a context; `collect` may be called from many threads.
+    """Samples requests over shared slots. Use as a context; `collect` may be called from many threads.
 
     Args:
-        make_policy: Makes the policy; called on the engine's loop.
-        slots: Attempts in flight at once.
+        make_sampler: Makes what is sampled; called on the engine's loop.
+        options: How requests are treated.
     """
 
-    def __init__(self, make_policy: Callable[[], Policy], slots: int) -> None:
-        self._make_policy = make_policy
-        self._slots = slots
-        self._pending: deque[tuple[_Batch, Request]] = deque()
+    def __init__(self, make_sampler: Callable[[], Sampler], options: SamplingOptions) -> None:
+        self._make_sampler = make_sampler
+        self._options = options
         self._lock = threading.Lock()
         """Guards what the loop and those who wait share: the two below."""
-        self._batches: set[_Batch] = set()
+        self._batches: set[Waiting] = set()
         self._fatal: BaseException | None = None
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
         self._started: Future[None] = Future()
+        self._ended: SamplingSession | None = None
         self._thread = threading.Thread(target=self._run, name="sampling-engine", daemon=True)
 
     def __enter__(self) -> Self:
-        """Start the loop and ask the server whether it can be sampled.
+        """Start the loop and ask the servers whether they can be sampled.
 
         Raises:
-            PolicyFatal: It cannot; the message says what to change.
+            PolicyFatal: They cannot; the message says what to change.
         """
         self._thread.start()
         try:
@@ -95,17 +72,38 @@ class Engine:
         self.stop()
         self._thread.join()
 
+    @property
+    def limit(self) -> int:
+        """Samples that may be in flight now, all endpoints together. May be read from any thread."""
+        return self._sampler.pool.limit
+
     def stop(self) -> None:
         """Send nothing more, and let go of everybody who waits; what was journaled is safe."""
         with contextlib.suppress(RuntimeError):  # the loop has ended by itself
             self._loop.call_soon_threadsafe(self._stop.set)
 
-    def collect(self, requests: Sequence[Request], sink: Callable[[Rollout], None]) -> None:
+    def session(self) -> SamplingSession:
+        """What was done until now. May be called from any thread, also after the end."""
+        asked: Future[SamplingSession] = Future()
+        with contextlib.suppress(RuntimeError, TimeoutError):  # the loop has ended, or ends now
+            self._loop.call_soon_threadsafe(lambda: asked.set_result(self._dispatcher.session()))
+            return asked.result(timeout=1)
+        self._thread.join()
+        assert self._ended is not None
+        return self._ended
+
+    def collect(
+        self,
+        requests: Sequence[Request],
+        sink: Callable[[Rollout], None],
+        started: Callable[[int], None] | None = None,
+    ) -> None:
         """Sample `requests` and wait until each has ended, one way or another.
 
         Args:
             requests: Taken in this order, after those submitted earlier.
             sink: Called with each rollout as it ends, on the engine's thread; must not block.
+            started: Told how many samples were sent for the first time, on the engine's thread; must not block.
 
         Raises:
             PolicyFatal: No request can succeed; nothing more is sent.
@@ -113,14 +111,15 @@ class Engine:
         """
         if not requests:
             return
-        batch = _Batch(len(requests), sink)
+        batch = Waiting(len(requests), sink, started)
         with self._lock:
             if self._fatal is not None:
                 raise self._fatal
             self._batches.add(batch)  # before it is handed over, so that an engine that ends now lets go of it
+        work = [Work(batch, wanted) for wanted in _together(requests, self._dispatcher.samples_per_request)]
         try:
             with contextlib.suppress(RuntimeError):  # the loop has ended: whoever ended it has failed the batch
-                self._loop.call_soon_threadsafe(self._submit, batch, requests)
+                self._loop.call_soon_threadsafe(self._dispatcher.submit, work)
             batch.done.result()
         finally:
             with self._lock:
@@ -131,57 +130,53 @@ class Engine:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:  # noqa: BLE001 - the thread's edge: whoever waits gets the error
-            self._give_up(error)
+            self._let_go(error)
             if not self._started.done():
                 self._started.set_exception(error)
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        self._more = asyncio.Semaphore(0)
-        policy = self._make_policy()
-        slots: list[asyncio.Task[None]] = []
+        self._sampler = self._make_sampler()
+        self._dispatcher = Dispatcher(self._sampler, self._options, self._end_with)
+        watchers: list[asyncio.Task[None]] = []
         try:
-            await policy.probe()
-            slots = [asyncio.create_task(self._slot(policy)) for _ in range(self._slots)]
+            await self._sampler.open()
+            watchers = [asyncio.create_task(self._sampler.watch()), asyncio.create_task(self._dispatcher.look())]
+            stopped = asyncio.create_task(self._stop.wait())
             self._started.set_result(None)
-            await self._stop.wait()
+            ended, _ = await asyncio.wait([*watchers, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for task in ended - {stopped}:
+                await task  # without its watchers an engine would wait for ever: their failure is its own
         finally:
-            for slot in slots:
-                slot.cancel()
-            await asyncio.gather(*slots, return_exceptions=True)
-            await policy.close()
-            self._give_up(self._fatal or SamplingStopped("sampling was stopped before this batch had ended"))
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            await self._dispatcher.stop()
+            await self._sampler.close()
+            self._ended = self._dispatcher.session()
+            self._let_go(SamplingStopped("sampling was stopped before this batch had ended"))
 
-    def _submit(self, batch: _Batch, requests: Sequence[Request]) -> None:
-        for request in requests:
-            self._pending.append((batch, request))
-            self._more.release()
+    def _end_with(self, error: BaseException) -> None:
+        self._let_go(error)
+        self._stop.set()
 
-    async def _slot(self, policy: Policy) -> None:
-        """Take the next attempt, for ever."""
-        while True:
-            await self._more.acquire()
-            batch, request = self._pending.popleft()
-            if batch.done.done():
-                continue
-            try:
-                rollout = await policy.sample(request.prompt, request.repeat_index)
-            except PolicyFatal as error:
-                self._fatal = error
-                self._give_up(error)
-                self._stop.set()
-                return
-            except Exception as error:  # a defect of ours must end the batch, not one slot in silence
-                logger.exception("Sampling prompt %s broke.", request.prompt.prompt_id)
-                batch.fail(error)
-                continue
-            batch.take(rollout)
-
-    def _give_up(self, error: BaseException) -> None:
-        """Let everybody who waits know that nothing more comes."""
+    def _let_go(self, error: BaseException) -> None:
+        """Let everybody who waits know that nothing more comes. The first error is the reason."""
         with self._lock:
             self._fatal = self._fatal or error
             waiting = list(self._batches)
-        self._pending.clear()
         for batch in waiting:
-            batch.fail(error)
+            batch.fail(self._fatal)
+
+
+def _together(requests: Sequence[Request], size: int) -> Iterator[Wanted]:
+    """Put neighbours that sample one prompt into one request of at most `size`."""
+    if size == 1:
+        for request in requests:
+            yield Wanted(request.prompt, (request.repeat_index,))
+        return
+    for _, group in itertools.groupby(requests, key=lambda request: request.prompt.prompt_id):
+        members = list(group)
+        for start in range(0, len(members), size):
+            few = members[start : start + size]
+            yield Wanted(few[0].prompt, tuple(request.repeat_index for request in few))

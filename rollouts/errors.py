@@ -8,7 +8,9 @@
       DataError                 a stored record or a prompt breaks the format
       StoreError                a path or an object store could not be read or written
       PolicyError               the policy server gave no usable completion
-        PolicyUnavailable       no answer, 408, 409, 425, 429, 5xx: the same request may succeed later
+        PolicyUnavailable       no answer, 408, 409, 425, 5xx: the same request may succeed later
+          PolicyBusy            429: the server has more to do than it takes
+          PolicyTimeout         no whole answer in time
         MalformedCompletion     an answer that cannot be trusted (no choices, ids and log-probabilities that disagree)
         RequestRefused          the server will never answer this one request (400, 413, 422)
           PromptTooLong         the prompt does not fit the context window
@@ -17,7 +19,7 @@
         InvalidGroundTruth      the reference answer cannot be used by its verifier
 
 Two kinds, never mixed. A bad rollout is data: it is stored with an `ErrorRecord` and its siblings go on. A broken
-run is an exception. Retries have one owner for each level: the policy client for a request, the Prefect task for a
+run is an exception. Retries have one owner for each level: the dispatcher for a request, the Prefect task for a
 batch, whoever started it for a run. `retryable` answers for the level above the one that raised.
 """
 
@@ -77,6 +79,14 @@ class PolicyUnavailable(PolicyError):
     """No answer in time, or an answer that says "later"."""
 
     retryable = True
+
+
+class PolicyBusy(PolicyUnavailable):
+    """The server puts the request off because it has enough to do: fewer should be in flight."""
+
+
+class PolicyTimeout(PolicyUnavailable):
+    """No whole answer within the time one request may take."""
 
 
 class MalformedCompletion(PolicyError):

@@ -1,33 +1,35 @@
 """Examples: a few rollouts to read, chosen by their numbers alone, so the same run always shows the same ones.
 
 Ties are broken by rollout id, which is a hash: neither the first prompts of the file nor the fastest answers are
-preferred. No prompt appears twice among the best or among the worst. Numbers are looked at shard by shard; texts are
-read for the chosen rollouts only. They are what a model wrote: whoever shows them must escape them.
+preferred. No prompt appears twice among the best or among the worst. Numbers are looked at shard by shard, a few
+candidates are kept; texts are read for the chosen rollouts only. They are what a model wrote: whoever shows them must
+escape them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from rollouts.errors import ErrorRecord
 from rollouts.identity import canonical_json
 from rollouts.records import Message, Prompt, Rollout, Verdict
-from rollouts.rollout_columns import Frame
-from rollouts.shards import PROMPT_SCHEMA, ROLLOUT_SCHEMA, VERDICT_SCHEMA, from_table, read_columns
+from rollouts.rollout_columns import ShardColumns, read_prompt_columns, read_shards
+from rollouts.shards import from_table, read_prompts
 from rollouts.storage import Store
 
-T = TypeVar("T", Prompt, Rollout, Verdict)
+T = TypeVar("T", Rollout, Verdict)
+Kind: TypeAlias = Literal["best", "worst", "failed"]
 
-_COLUMNS: dict[type, list[str]] = {
-    Prompt: PROMPT_SCHEMA.names,
-    Rollout: [name for name in ROLLOUT_SCHEMA.names if name != "calls"],
-    Verdict: VERDICT_SCHEMA.names,
-}
+_SHOWN = ["repeat_index", "messages", "num_prompt_messages", "stop_reason", "usage", "flags", "error"]
+_COLUMNS: dict[type, list[str] | None] = {Rollout: ["rollout_id", "prompt_id", *_SHOWN], Verdict: None}
+"""Columns to read; `None`: all."""
 
 
 class Turn(BaseModel):
@@ -45,7 +47,7 @@ class Example(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: Literal["best", "worst", "failed"]
+    kind: Kind
     rollout_id: str
     repeat_index: int
     category: str | None
@@ -66,13 +68,102 @@ class Example(BaseModel):
     completion: list[Turn]
 
 
+class Candidate(NamedTuple):
+    """A rollout that may be shown, and where it lies."""
+
+    rollout_id: str
+    reward: float
+    """NaN: not known."""
+    status: str
+    prompt: int
+    """Position in the snapshot."""
+    shard: int
+    row: int
+
+
+class Candidates:
+    """The few best, worst and failed rollouts of the shards seen so far.
+
+    Args:
+        num_each: Rollouts of each kind, at most.
+    """
+
+    def __init__(self, num_each: int = 3) -> None:
+        self._num_each = num_each
+        self._best: list[Candidate] = []
+        self._worst: list[Candidate] = []
+        self._failed: list[Candidate] = []
+
+    def look(self, shard: ShardColumns) -> None:
+        """Look at the numbers of a shard."""
+        self._best = self._leaders(self._best, shard, sign=-1)
+        self._worst = self._leaders(self._worst, shard, sign=1)
+        failed = np.flatnonzero(np.isnan(shard.reward))
+        statuses = np.array(shard.names["status"].take(pa.array(failed)).to_pylist())
+        found = [_smallest_id(shard, failed[statuses == status]) for status in np.unique(statuses)]
+        in_order = sorted([*self._failed, *found], key=lambda one: one.rollout_id)
+        self._failed = _distinct(in_order, lambda one: one.status)[: self._num_each]
+
+    def chosen(self) -> list[tuple[Kind, Candidate]]:
+        """Choose rollouts to read: best first, then worst, then failed.
+
+        The best have a reward above the lowest of the run and the worst one below the highest, so a run with equal
+        rewards shows some as best and none as worst. Of the failed, one of each kind of failure is chosen.
+        """
+        best, worst = self._best, self._worst
+        if best and (low := worst[0].reward) < (high := best[0].reward):
+            best = [one for one in best if one.reward > low]
+            worst = [one for one in worst if one.reward < high and one not in best]
+        else:
+            worst = []
+        kinds: list[tuple[Kind, list[Candidate]]] = [("best", best), ("worst", worst), ("failed", self._failed)]
+        return [(kind, one) for kind, those in kinds for one in those]
+
+    def _leaders(self, kept: list[Candidate], shard: ShardColumns, sign: int) -> list[Candidate]:
+        """The first by reward times `sign`, then by id, each of another prompt."""
+
+        def place(one: Candidate) -> tuple[float, str]:
+            return sign * one.reward, one.rollout_id
+
+        rank = sign * shard.reward
+        left = ~np.isnan(rank)
+        found = list(kept)
+        for _ in range(self._num_each):
+            if not left.any():
+                break
+            first = _smallest_id(shard, np.flatnonzero(left & (rank == rank[left].min())))
+            if len(kept) == self._num_each and place(first) > place(kept[-1]):
+                break  # nor will any other of this shard come before those
+            found.append(first)
+            left &= shard.prompt != first.prompt
+        return _distinct(sorted(found, key=place), lambda one: one.prompt)[: self._num_each]
+
+
+def _smallest_id(shard: ShardColumns, rows: npt.NDArray[np.intp]) -> Candidate:
+    """The rollout with the smallest id among some rows, at least one."""
+    rollout_id, row = min(zip(shard.rollout_id.take(pa.array(rows)).to_pylist(), rows.tolist(), strict=True))
+    return Candidate(
+        rollout_id=rollout_id,
+        reward=float(shard.reward[row]),
+        status=shard.names["status"][row].as_py(),
+        prompt=int(shard.prompt[row]),
+        shard=shard.number,
+        row=row,
+    )
+
+
+def _distinct(ordered: list[Candidate], of: Callable[[Candidate], object]) -> list[Candidate]:
+    """The first candidate of each kind that `of` tells apart, in order."""
+    first: dict[object, Candidate] = {}
+    for one in ordered:
+        first.setdefault(of(one), one)
+    return list(first.values())
+
+
 def choose_examples(
     store: Store, prompts_key: str, shards: Sequence[tuple[str, str]], num_each: int = 3
 ) -> list[Example]:
-    """Choose rollouts to read.
-
-    The best have a reward above the lowest of the run and the worst one below the highest, so a run with equal rewards
-    shows some as best and none as worst. Of the failed, one of each kind of failure is chosen.
+    """Choose rollouts to read, and read them.
 
     Args:
         store: Holds the snapshot and the shards.
@@ -81,76 +172,46 @@ def choose_examples(
         num_each: Rollouts of each kind, at most.
 
     Returns:
-        Best first, then worst, then failed.
+        Best first, then worst, then failed: see `Candidates.chosen`.
 
     Raises:
         StoreError: A shard does not exist or cannot be read.
-        DataError: A chosen row breaks the format.
+        DataError: Shards do not belong together, or a chosen row breaks the format.
     """
-    best, worst, failed = _candidates(store, shards, num_each)
-    if not best.empty and (low := worst["reward"].min()) < (high := best["reward"].max()):
-        best, worst = best[best["reward"] > low], worst[worst["reward"] < high]
-        worst = worst[~worst["rollout_id"].isin(best["rollout_id"])]
-    else:
-        worst = worst[:0]
-    prompt_ids = {prompt_id for frame in (best, worst, failed) for prompt_id in frame["prompt_id"]}
-    prompts = {prompt.prompt_id: prompt for prompt in _read_rows(store, prompts_key, Prompt, "prompt_id", prompt_ids)}
+    candidates = Candidates(num_each)
+    for shard in read_shards(store, read_prompt_columns(store, prompts_key).ids, shards):
+        candidates.look(shard)
+    return read_examples(store, prompts_key, shards, candidates)
+
+
+def read_examples(
+    store: Store, prompts_key: str, shards: Sequence[tuple[str, str]], candidates: Candidates
+) -> list[Example]:
+    """Read what was chosen among candidates that have seen all of `shards`, in order. Errors as `choose_examples`."""
     examples: list[Example] = []
-    kinds: list[tuple[Literal["best", "worst", "failed"], Frame]] = [
-        ("best", best),
-        ("worst", worst),
-        ("failed", failed),
-    ]
-    for kind, frame in kinds:
-        for rollout_id, prompt_id, shard in zip(frame["rollout_id"], frame["prompt_id"], frame["shard"], strict=True):
-            rollouts_key, verdicts_key = shards[shard]
-            [rollout] = _read_rows(store, rollouts_key, Rollout, "rollout_id", [rollout_id])
-            [verdict] = _read_rows(store, verdicts_key, Verdict, "rollout_id", [rollout_id])
-            examples.append(_example(kind, prompts[prompt_id], rollout, verdict))
+    for kind, one in candidates.chosen():
+        rollouts_key, verdicts_key = shards[one.shard]
+        [prompt] = read_prompts(store, prompts_key, one.prompt, one.prompt + 1)
+        rollout = _read_row(store, rollouts_key, Rollout, one.row)
+        verdict = _read_row(store, verdicts_key, Verdict, one.row)
+        examples.append(_example(kind, prompt, rollout, verdict))
     return examples
 
 
-def _candidates(store: Store, shards: Sequence[tuple[str, str]], num_each: int) -> tuple[Frame, Frame, Frame]:
-    """Keep the few best, worst and failed of all shards, one shard in memory at a time."""
-    nothing = pd.DataFrame({"rollout_id": [], "prompt_id": [], "reward": [], "failure": [], "shard": []})
-    best, worst, failed = nothing, nothing, nothing
-    for shard, (rollouts_key, verdicts_key) in enumerate(shards):
-        rollouts = read_columns(store, rollouts_key, ["rollout_id", "prompt_id"])
-        verdicts = read_columns(store, verdicts_key, ["reward", "status"])
-        frame: Frame = pd.DataFrame(
-            {
-                "rollout_id": rollouts["rollout_id"].to_pylist(),
-                "prompt_id": rollouts["prompt_id"].to_pylist(),
-                "reward": verdicts["reward"].to_numpy(),
-                "failure": verdicts["status"].to_pylist(),
-                "shard": shard,
-            }
-        )
-        scored, unknown = frame[frame["reward"].notna()], frame[frame["reward"].isna()]
-        best = _first(best, scored, ["reward", "rollout_id"], [False, True], "prompt_id", num_each)
-        worst = _first(worst, scored, ["reward", "rollout_id"], [True, True], "prompt_id", num_each)
-        failed = _first(failed, unknown, ["rollout_id"], [True], "failure", num_each)
-    return best, worst, failed
-
-
-def _first(kept: Frame, more: Frame, by: list[str], ascending: list[bool], distinct: str, most: int) -> Frame:
-    """Keep the first `most` rows of both frames, each with another value of `distinct`."""
-    frames = [frame for frame in (kept, more) if not frame.empty]
-    if not frames:
-        return kept
-    return pd.concat(frames).sort_values(by, ascending=ascending).drop_duplicates(distinct).head(most)
-
-
-def _read_rows(store: Store, key: str, kind: type[T], column: str, ids: Iterable[str]) -> list[T]:
-    """Read the rows of a shard with these ids, without token ids."""
-    if not (wanted := sorted(ids)):
-        return []
+def _read_row(store: Store, key: str, kind: type[T], row: int) -> T:
+    """Read one row of a shard, without token ids."""
     with store.open(key) as file:
-        table = pq.read_table(file, columns=_COLUMNS[kind], filters=[(column, "in", wanted)])
-    return from_table(kind, table)
+        parquet = pq.ParquetFile(file)
+        group = 0
+        while row >= (num_rows := parquet.metadata.row_group(group).num_rows):
+            row -= num_rows
+            group += 1
+        table = parquet.read_row_group(group, columns=_COLUMNS[kind], use_threads=False)
+    [record] = from_table(kind, table.slice(row, 1))
+    return record
 
 
-def _example(kind: Literal["best", "worst", "failed"], prompt: Prompt, rollout: Rollout, verdict: Verdict) -> Example:
+def _example(kind: Kind, prompt: Prompt, rollout: Rollout, verdict: Verdict) -> Example:
     error: ErrorRecord | None = rollout.error or verdict.error
     return Example(
         kind=kind,

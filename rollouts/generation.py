@@ -1,7 +1,8 @@
 """Filling one batch: what was sampled before is taken over, what is missing is sampled, the whole is committed.
 
-Every finished rollout is journaled at once; the shard is committed in one step when all have ended, its rows in the
-order of prompts and repeats. A killed batch goes on from its journal. Failures are rows of the shard too.
+Every finished rollout is journaled at once, and held nowhere else; the shard is committed in one step when all have
+ended, its rows in the order of prompts and repeats, read back from the journal row group by row group. A killed batch
+goes on from its journal. Failures are rows of the shard too.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 
+import pyarrow as pa
+
 from rollouts.engine import Request
 from rollouts.identity import rollout_id
-from rollouts.journal import Journal, read_journal
+from rollouts.journal import Journal, final_records
 from rollouts.layout import journal_folder, rollouts_key
 from rollouts.progress import Tally
 from rollouts.records import Prompt, Rollout
 from rollouts.references import Batch, RolloutShard
-from rollouts.shards import read_columns, read_shard, write_shard
+from rollouts.rollout_table import rollouts_of
+from rollouts.shards import iter_batches, read_columns, write_rollouts
 from rollouts.storage import Store
 
 logger = logging.getLogger(__name__)
@@ -56,21 +60,19 @@ def generate_batch(
             for prompt in prompts
             for repeat in range(batch.num_repeats)
         }
-        if journal.recovered.num_torn:
-            logger.warning("%d torn or damaged lines were cut off %s.", journal.recovered.num_torn, journal.path)
-        finished = _taken_over(store, batch, sampling_id, expected.keys()) | _final(journal.recovered.rollouts)
-        finished = {held: rollout for held, rollout in finished.items() if held in expected}
-        for rollout in finished.values():
-            tally.count_rollout(rollout, sampled_now=False)
+        if journal.num_torn:
+            logger.warning("%d torn or damaged stretches were found in %s.", journal.num_torn, journal.path)
+        finished = {held for held, entry in journal.entries.items() if entry.final and held in expected}
+        finished |= _take_over(store, batch, sampling_id, journal, expected.keys() - finished)
+        tally.count_shard(len(finished), sum(journal.entries[held].failed for held in finished))
         missing = [request for wanted, request in expected.items() if wanted not in finished]
 
         def keep(rollout: Rollout) -> None:
             journal.append(rollout)
-            finished[rollout.rollout_id] = rollout
             tally.count_rollout(rollout, sampled_now=True)
 
         collect(missing, keep)
-        shard = _commit(store, batch, sampling_id, [finished[wanted] for wanted in expected], len(missing))
+        shard = _commit(store, batch, sampling_id, journal, list(expected), len(missing))
         journal.remove()
     finally:
         journal.close()
@@ -91,36 +93,53 @@ def _committed(store: Store, batch: Batch, sampling_id: str) -> RolloutShard:
     )
 
 
-def _taken_over(store: Store, batch: Batch, sampling_id: str, wanted: Iterable[str]) -> dict[str, Rollout]:
-    """Final rollouts of this batch that lie in other shards and journals."""
-    ids = set(wanted)
-    found: dict[str, Rollout] = {}
+def _take_over(store: Store, batch: Batch, sampling_id: str, journal: Journal, wanted: Iterable[str]) -> set[str]:
+    """Journal the final rollouts of this batch that lie in other shards and journals; returns their ids."""
+    left = set(wanted)
+    found: set[str] = set()
     for holder in batch.reuse:
+        if not left:
+            break
         if holder.endswith(".journal"):
-            held = read_journal(journal_folder(store, sampling_id) / holder).rollouts
+            taken = _take_from_journal(store, sampling_id, holder, journal, left)
         elif store.exists(holder):
-            held = read_shard(store, holder, Rollout)
+            taken = _take_from_shard(store, holder, journal, left)
         else:
-            held = []
-        found |= {key: rollout for key, rollout in _final(held).items() if key in ids}
+            continue
+        left -= taken
+        found |= taken
     return found
 
 
-def _final(rollouts: Iterable[Rollout]) -> dict[str, Rollout]:
-    """Rollouts that need not be tried again, by id."""
-    return {r.rollout_id: r for r in rollouts if r.error is None or not r.error.retryable}
+def _take_from_journal(store: Store, sampling_id: str, name: str, journal: Journal, wanted: set[str]) -> set[str]:
+    taken: set[str] = set()
+    for head, payload in final_records(journal_folder(store, sampling_id) / name):
+        if head.rollout_id in wanted:
+            journal.append_encoded(head, payload)
+            taken.add(head.rollout_id)
+    return taken
+
+
+def _take_from_shard(store: Store, key: str, journal: Journal, wanted: set[str]) -> set[str]:
+    taken: set[str] = set()
+    for rows in iter_batches(store, key, Rollout):
+        held = [row_id in wanted for row_id in rows["rollout_id"].to_pylist()]
+        for rollout in rollouts_of(rows.filter(pa.array(held))) if any(held) else ():
+            if rollout.error is None or not rollout.error.retryable:
+                journal.append(rollout)
+                taken.add(rollout.rollout_id)
+    return taken
 
 
 def _commit(
-    store: Store, batch: Batch, sampling_id: str, rollouts: Sequence[Rollout], num_sampled: int
+    store: Store, batch: Batch, sampling_id: str, journal: Journal, rollout_ids: Sequence[str], num_sampled: int
 ) -> RolloutShard:
     key = rollouts_key(sampling_id, batch.batch_id, batch.attempt)
-    write_shard(store, key, Rollout, rollouts)
     return RolloutShard(
         batch=batch,
         key=key,
-        sha256=store.sha256(key),
-        num_rollouts=len(rollouts),
-        num_completed=sum(rollout.error is None for rollout in rollouts),
+        sha256=write_rollouts(store, key, journal.read(rollout_ids)),
+        num_rollouts=len(rollout_ids),
+        num_completed=sum(not journal.entries[held].failed for held in rollout_ids),
         num_sampled=num_sampled,
     )

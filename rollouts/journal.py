@@ -1,32 +1,38 @@
 """The journal of an unfinished batch: every finished rollout, on disk within half a second, in order of arrival.
 
-One line a rollout: eight hexadecimal digits of CRC-32, a space, JSON. Lines are written in groups by a thread of the
-journal's own, each group forced to disk once. A process that dies leaves at most one torn line at the end; it is cut
-off when the journal is opened again, and counted. The file is locked while it is open, and the lock dies with its
-process.
+It is the memory of its batch too: what was appended is read back from the file by rollout id, so that an open batch
+costs a few numbers for each rollout, however long the completions are. `rollouts/journal_frames.py` says what the bytes
+are. They are written in groups by a thread of the journal's own, each group forced to disk once. A process that dies
+leaves at most one torn frame at the end; it is cut off when the journal is opened again, and counted. The file is
+locked while it is open, and the lock dies with its process.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import mmap
 import os
-import queue
 import threading
 import time
-import zlib
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from rollouts.errors import StoreError
+from rollouts.journal_frames import HEADER_BYTES, Data, frame_header, framed_payload, records
+from rollouts.packed_rollout import Head, PackedRollout, decode, encode, unpack
 from rollouts.records import Rollout
 
 GROUP_COMMIT_S = 0.5
 """Longest time a finished rollout waits for its group to be forced to disk."""
-
-_encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Rollout)
+GROUP_BYTES = 4 << 20
+"""Size at which a group is full: it is written at once, and the next one begins."""
 
 
 class Contents(NamedTuple):
@@ -35,17 +41,50 @@ class Contents(NamedTuple):
     rollouts: list[Rollout]
     """In order of arrival; the last one of a rollout id counts."""
     num_torn: int
-    """Lines that were cut short or damaged, and are not in `rollouts`."""
+    """Stretches that were cut short or damaged; what they held is not in `rollouts`."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """Where one rollout stands in a journal."""
+
+    offset: int
+    """Position of its frame in the file."""
+    size: int
+    """Bytes of its frame."""
+    failed: bool
+    """Whether it has an error."""
+    final: bool
+    """Whether it need not be tried again."""
 
 
 def read_journal(path: Path) -> Contents:
     """Read a journal that may still be written, or may have been left by a process that died."""
-    if not path.exists():
-        return Contents([], 0)
-    with path.open("rb") as file:
-        decoded = [_decode(line) for line in file]
-    rollouts = [rollout for rollout in decoded if rollout is not None]
-    return Contents(rollouts, len(decoded) - len(rollouts))
+    found = list(records(_bytes(path)))
+    rollouts = [unpack(decode(record.payload)) for record in found if record is not None]
+    return Contents(rollouts, found.count(None))
+
+
+def read_journal_ids(path: Path) -> list[str]:
+    """Ids of the rollouts in a journal that need not be tried again, each once; [] when there is no journal."""
+    final = {record.head.rollout_id: record.head.final for record in records(_bytes(path)) if record is not None}
+    return [held for held, is_final in final.items() if is_final]
+
+
+def final_records(path: Path) -> Iterator[tuple[Head, bytes]]:
+    """Rollouts in a journal that need not be tried again, in order of arrival, for `Journal.append_encoded`."""
+    for record in records(_bytes(path)):
+        if record is not None and record.head.final:
+            yield record.head, record.payload
+
+
+class _Group:
+    """Rollouts that are written together."""
+
+    def __init__(self) -> None:
+        self.begun_at = time.monotonic()
+        self.payloads: list[bytes] = []
+        self.size = 0
+        """Bytes of all frames."""
 
 
 class Journal:
@@ -60,34 +99,74 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.entries: dict[str, Entry] = {}
+        """What it holds, by rollout id, in order of first arrival; the last one of an id counts."""
+        self.num_torn = 0
+        """Stretches that were cut short or damaged when it was opened."""
         self._error: OSError | None = None
-        self._queue: queue.SimpleQueue[Rollout | None] = queue.SimpleQueue()
+        self._closed = False
+        self._groups: deque[_Group] = deque()
+        """What is not being written yet; only the last group is not full."""
+        self._size = self._written = 0
+        """Bytes of the file with, and without, what is not written yet."""
+        self._hurry_to = 0
+        """Position in the file up to which nothing may wait for its group to become full or due."""
+        self._changed = threading.Condition()
+        """Guards all of the above but `path`, and tells of changes to it."""
+        self._file = _opened(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[bytes] = path.open("ab")
-        except OSError as error:
-            raise StoreError(f"cannot write the journal {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            old_lines = self._recover()
         except OSError as error:
             self._file.close()
-            raise StoreError(
-                f"another run is collecting this batch now (it holds {path}); wait for it to end"
-            ) from error
-        self.recovered = read_journal(path)
-        """What an earlier process left."""
-        self._cut_torn_line()
+            raise StoreError(f"cannot read the journal {path}: {error.strerror}") from error
         self._thread = threading.Thread(target=self._write_groups, name="journal", daemon=True)
         self._thread.start()
+        for rollout_id, (head, payload) in old_lines.items():
+            if rollout_id not in self.entries:
+                self.append_encoded(head, payload)
 
     def append(self, rollout: Rollout) -> None:
         """Hand over a finished rollout.
 
         Raises:
-            StoreError: An earlier one could not be written.
+            StoreError: An earlier one could not be written, or the journal is closed.
+            DataError: A token id does not fit 32 bits.
         """
-        self._raise_if_broken()
-        self._queue.put(rollout)
+        self.append_encoded(Head(rollout.rollout_id, rollout.error), encode(rollout))
+
+    def append_encoded(self, head: Head, payload: bytes) -> None:
+        """Hand over a finished rollout that has been encoded.
+
+        Raises:
+            StoreError: An earlier one could not be written, or the journal is closed.
+        """
+        size, failed, final = HEADER_BYTES + len(payload), head.error is not None, head.final
+        with self._changed:
+            self._raise_if_broken()
+            if self._closed:
+                raise StoreError(f"the journal {self.path} is closed")
+            self.entries[head.rollout_id] = Entry(self._size, size, failed, final)
+            self._size += size
+            if not self._groups or self._groups[-1].size >= GROUP_BYTES:
+                self._groups.append(_Group())
+                self._changed.notify_all()
+            self._groups[-1].payloads.append(payload)
+            self._groups[-1].size += size
+
+    def read(self, rollout_ids: Iterable[str]) -> Iterator[PackedRollout]:
+        """Read rollouts back, in the order asked for. Waits until all that was appended before is in the file.
+
+        Raises:
+            StoreError: Something could not be written, or is no longer what was written.
+            KeyError: It holds no such rollout.
+        """
+        self._flush()
+        for rollout_id in rollout_ids:
+            entry = self.entries[rollout_id]
+            payload = framed_payload(os.pread(self._file.fileno(), entry.size, entry.offset))
+            if payload is None:
+                raise StoreError(f"the journal {self.path} was damaged after it had been written")
+            yield decode(payload)
 
     def remove(self) -> None:
         """Remove the file while it is still locked, so that nobody can be writing to it; it must be closed after."""
@@ -99,59 +178,119 @@ class Journal:
         Raises:
             StoreError: Something could not be written.
         """
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self._thread.join()
         self._file.close()
         self._raise_if_broken()
+
+    def _recover(self) -> dict[str, tuple[Head, bytes]]:
+        """Take up what an earlier process left, and cut off a torn end.
+
+        Returns:
+            Rollouts that stand in lines of an earlier version, by id.
+        """
+        old_lines: dict[str, tuple[Head, bytes]] = {}
+        whole_bytes = 0
+        with _mapped(self._file) as data:
+            for record in records(data):
+                if record is None:
+                    self.num_torn += 1
+                    continue
+                whole_bytes = record.stop
+                head, payload = record.head, record.payload
+                if record.is_line:
+                    old_lines[head.rollout_id] = head, payload
+                    continue
+                size = HEADER_BYTES + len(payload)
+                self.entries[head.rollout_id] = Entry(record.stop - size, size, head.error is not None, head.final)
+        if whole_bytes < os.fstat(self._file.fileno()).st_size:
+            self._file.truncate(whole_bytes)
+        self._size = self._written = whole_bytes
+        return old_lines
+
+    def _flush(self) -> None:
+        """Wait until all that was appended is in the file."""
+        with self._changed:
+            self._hurry_to = size = self._size
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._written >= size or self._error is not None)
+            self._raise_if_broken()
 
     def _raise_if_broken(self) -> None:
         if self._error is not None:
             raise StoreError(f"cannot write the journal {self.path}: {self._error.strerror}") from self._error
 
-    def _cut_torn_line(self) -> None:
-        """Cut off what follows the last newline, so that the next line does not grow onto it."""
-        with self.path.open("rb") as file:
-            whole_bytes = sum(len(line) for line in file if line.endswith(b"\n"))
-        self._file.truncate(whole_bytes)
-
     def _write_groups(self) -> None:
-        """Write what is queued in groups until the journal is closed."""
-        item: Rollout | None = None
-        while True:
-            item = self._queue.get()
-            group: list[Rollout] = []
-            deadline = time.monotonic() + GROUP_COMMIT_S
-            while item is not None:
-                group.append(item)
-                try:
-                    item = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-                except queue.Empty:
-                    break
+        """Write what is queued, group by group, until the journal is closed or cannot be written."""
+        while (group := self._next_group()) is not None:
             self._commit(group)
-            if item is None:
-                return
+            del group  # or it would stay in memory until the next one is due
 
-    def _commit(self, group: list[Rollout]) -> None:
-        """Write a group and force it to disk; the first error is kept for whoever appends next."""
-        try:
-            self._file.writelines(_encode(rollout) for rollout in group)
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._error = self._error or error
+    def _next_group(self) -> _Group | None:
+        """Wait for the next group that is full or due; `None` when there will be none."""
+        with self._changed:
+            while not self._closed and (wait_s := self._wait_s()) != 0:
+                self._changed.wait(wait_s)
+            return self._groups.popleft() if self._groups and self._error is None else None
 
-
-def _encode(rollout: Rollout) -> bytes:
-    data = _encoder.encode(rollout)
-    return b"%08x %b\n" % (zlib.crc32(data), data)
-
-
-def _decode(line: bytes) -> Rollout | None:
-    """The rollout of a line, `None` when the line is torn or damaged."""
-    digits, _, data = line.rstrip(b"\n").partition(b" ")
-    try:
-        if not line.endswith(b"\n") or int(digits, 16) != zlib.crc32(data):
+    def _wait_s(self) -> float | None:
+        """Seconds until the first group is due, 0 when it is, `None` while there is none."""
+        if not self._groups:
             return None
-        return _decoder.decode(data)
-    except (ValueError, msgspec.DecodeError):
-        return None
+        if len(self._groups) > 1 or self._hurry_to > self._written:
+            return 0
+        return max(0.0, self._groups[0].begun_at + GROUP_COMMIT_S - time.monotonic())
+
+    def _commit(self, group: _Group) -> None:
+        """Write a group and force it to disk; the first error is kept for whoever appends next, and ends the writing."""
+        error = None
+        try:
+            rest = memoryview(b"".join(part for data in group.payloads for part in (frame_header(data), data)))
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as failure:
+            error = failure
+        except MemoryError:  # or whoever waits for the group would wait for ever
+            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        with self._changed:
+            self._error = error
+            self._written += group.size
+            self._changed.notify_all()
+
+
+def _opened(path: Path) -> FileIO:
+    """Open and lock a journal, and make it when it is not there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b", buffering=0)
+    except OSError as error:
+        raise StoreError(f"cannot write the journal {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise StoreError(f"another run is collecting this batch now (it holds {path}); wait for it to end") from error
+    return file
+
+
+@contextmanager
+def _mapped(file: FileIO) -> Iterator[Data]:
+    """The bytes of a journal that is locked: nobody else may cut it while it is looked at."""
+    if os.fstat(file.fileno()).st_size == 0:
+        yield b""
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a journal that somebody else may be writing; b"" when it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise StoreError(f"cannot read the journal {path}: {error.strerror}") from error

@@ -5,6 +5,7 @@ store/<sampling_id>/rollouts/<batch_id>-<attempt>.parquet rollouts, shared by ev
 store/<sampling_id>/journal/<batch_id>.journal            what is finished of an unfinished batch (local)
 store/<sampling_id>/verdicts/<verdicts_id>.parquet        sidecar of one rollout shard under one set of verifiers
 store/<sampling_id>/selection/<selection_id>.parquet      what was kept and dropped, batch by batch
+store/<sampling_id>/sessions/<run_id>-<started>.json      what the engine did from its start (UNIX milliseconds) on
 store/results/                                            results of finished tasks, small JSON
 <objective>/<dataset>/<run_id>/                           what is published; manifest.json comes last
 
@@ -41,6 +42,16 @@ def verdicts_key(sampling_id: str, verdicts_id: str) -> str:
 def selection_key(sampling_id: str, selection_id: str) -> str:
     """Key of a selection table."""
     return f"store/{sampling_id}/selection/{selection_id}.parquet"
+
+
+def sessions_folder(sampling_id: str) -> str:
+    """Folder of the sampling sessions of all runs that sample this way."""
+    return f"store/{sampling_id}/sessions"
+
+
+def session_key(sampling_id: str, run_id: str, started_ms: int) -> str:
+    """Key of one sampling session; `started_ms` is when it began, UNIX milliseconds."""
+    return f"{sessions_folder(sampling_id)}/{run_id}-{started_ms}.json"
 
 
 def run_prefix(objective: Objective, dataset: str, run_id: str) -> str:

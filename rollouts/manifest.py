@@ -17,7 +17,7 @@ from rollouts.settings import Objective
 
 MANIFEST = "manifest.json"
 """Its name in the folder of the run."""
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 """Changes when a reader would have to change."""
 
 _PACKAGES = ("rollout-collector", "prefect", "pyarrow", "pydantic", "msgspec", "math-verify")
@@ -26,7 +26,8 @@ _PACKAGES = ("rollout-collector", "prefect", "pyarrow", "pydantic", "msgspec", "
 class Policy(Reference):
     """Which model was sampled."""
 
-    url: str
+    urls: list[str]
+    """Endpoints, without credentials."""
     model: str
     """Name that was asked for."""
     models_answered: dict[str, int]

@@ -2,7 +2,7 @@
 
 A run reads the snapshot, so a file that changes later cannot change a run. Every row that was read is in exactly one
 of the two, in the order of the files. The same files give the same snapshot, byte for byte, on every machine. Memory
-does not follow the input, except for some 120 bytes a prompt that find duplicates.
+does not follow the input, except for some fifty bytes a prompt that find duplicates.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import msgspec
 
 from rollouts import shards
 from rollouts.errors import NothingToPublish
+from rollouts.first_places import FirstPlaces, Place
 from rollouts.identity import canonical_json, content_id
 from rollouts.layout import PROMPTS
 from rollouts.prompts import CheckGroundTruth, PromptReader
@@ -32,11 +33,7 @@ from rollouts.storage import Store
 
 _SNAPSHOT = "snapshot.parquet"
 _QUARANTINE = "quarantine.jsonl"
-_KEY_BYTES = 12
-"""Bytes of a prompt id that find duplicates: a false one among 10 million prompts has a chance of 1 to 10**15."""
 _LINE_BITS = 40
-_REFERENCE_BITS = 32
-"""Bits of a checksum of reference answer and verifier, kept beside the place of the first row."""
 
 
 def load_prompt_set(
@@ -81,7 +78,8 @@ class _Loading:
         self._reader = reader
         self._sources = sources
         self._quarantine = quarantine
-        self._seen: dict[bytes, int] = {}
+        self._seen = FirstPlaces()
+        """Place of each prompt's first row: index of its source and line; with a checksum of reference and verifier."""
         self._prompts_digest = hashlib.sha256()
         self._quarantine_digest = hashlib.sha256()
         self._first_bad: BadRow | None = None
@@ -128,14 +126,14 @@ class _Loading:
         return prompt
 
     def _refuse_duplicate(self, prompt: Prompt, source_index: int) -> None:
-        reference = zlib.crc32(canonical_json([prompt.ground_truth, prompt.verifier]))
-        here = (source_index << _LINE_BITS | prompt.line) << _REFERENCE_BITS | reference
-        first = self._seen.setdefault(bytes.fromhex(prompt.prompt_id)[:_KEY_BYTES], here)
+        checksum = zlib.crc32(canonical_json([prompt.ground_truth, prompt.verifier]))
+        here = Place(source_index << _LINE_BITS | prompt.line, checksum)
+        first = self._seen.setdefault(bytes.fromhex(prompt.prompt_id), here)
         if first == here:
             return
-        place, same = first >> _REFERENCE_BITS, first & (1 << _REFERENCE_BITS) - 1 == reference
-        where = f"line {place & (1 << _LINE_BITS) - 1} of {self._sources[place >> _LINE_BITS].name}"
-        if same:
+        line, source = first.place & (1 << _LINE_BITS) - 1, self._sources[first.place >> _LINE_BITS]
+        where = f"line {line} of {source.name}"
+        if first.checksum == checksum:
             raise UnusableRow(Reason.DUPLICATE, f"the same prompt as {where}")
         raise UnusableRow(
             Reason.CONFLICTING_REFERENCE, f"the same conversation as {where}, with another reference answer"

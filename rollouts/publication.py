@@ -11,12 +11,15 @@ from typing import Any
 from rollouts.curation import Dataset
 from rollouts.dataset_card import CardFacts, dataset_card
 from rollouts.errors import NothingToPublish, TooManyFailures
+from rollouts.examples import Candidates, read_examples
 from rollouts.manifest import MANIFEST, Counts, File, Manifest, Policy, Shard, installed_versions, iso_time
-from rollouts.metrics import Metrics, collect_metrics
+from rollouts.measurement import collect_metrics
+from rollouts.metrics import Metrics
 from rollouts.records import VerdictStatus
 from rollouts.references import Published, Selection, VerdictShard
-from rollouts.report import ReportFacts, ReportFile, choose_examples, write_report
+from rollouts.report import ReportFacts, ReportFile, write_report
 from rollouts.run import Run
+from rollouts.session import SamplingSession, read_sessions
 from rollouts.storage import Store
 
 PASS_THRESHOLD = 1.0
@@ -33,7 +36,9 @@ def publish_run(
         NothingToPublish: Nothing was kept, or no trainer's schema can hold what was.
     """
     pairs = [(shard.rollouts.key, shard.key) for shard in shards]
-    metrics = collect_metrics(store, run.prompt_set.key, pairs, getattr(run.settings, "pass_threshold", PASS_THRESHOLD))
+    candidates = Candidates()
+    pass_threshold = getattr(run.settings, "pass_threshold", PASS_THRESHOLD)
+    metrics = collect_metrics(store, run.prompt_set.key, pairs, pass_threshold, watch=candidates.look)
     counts = _counts(run, metrics, selection, dataset)
     others = {"dropped.parquet": dataset.dropped_key}
     if run.prompt_set.quarantine_key is not None:
@@ -42,7 +47,9 @@ def publish_run(
     texts = {
         "metrics.json": metrics.model_dump_json(indent=2) + "\n",
         "report.html": write_report(
-            metrics, _report_facts(run, selection, dataset), choose_examples(store, run.prompt_set.key, pairs)
+            metrics,
+            _report_facts(run, selection, dataset, read_sessions(store, run.sampling_id, run.run_id)),
+            read_examples(store, run.prompt_set.key, pairs, candidates),
         ),
     }
     for name, text in texts.items():
@@ -62,7 +69,9 @@ def publish_run(
         prompt_set_id=run.prompt_set.prompt_set_id,
         sampling_id=run.sampling_id,
         sources=run.prompt_set.sources,
-        policy=Policy(url=run.policy_url, model=run.model, models_answered=metrics.models, version=run.policy_version),
+        policy=Policy(
+            urls=run.policy_urls, model=run.model, models_answered=metrics.models, version=run.policy_version
+        ),
         verifiers=dict(run.verifiers),
         versions=installed_versions(),
         counts=counts,
@@ -168,7 +177,7 @@ def _card_facts(run: Run, metrics: Metrics, selection: Selection, dataset: Datas
     )
 
 
-def _report_facts(run: Run, selection: Selection, dataset: Dataset) -> ReportFacts:
+def _report_facts(run: Run, selection: Selection, dataset: Dataset, sessions: list[SamplingSession]) -> ReportFacts:
     return ReportFacts(
         dataset=run.settings.dataset_name,
         objective=run.settings.objective,
@@ -185,5 +194,6 @@ def _report_facts(run: Run, selection: Selection, dataset: Dataset) -> ReportFac
             for file in dataset.files
         ],
         links={"manifest": MANIFEST, "metrics": "metrics.json", "dataset card": "README.md"},
+        sessions=sessions,
         code_version=installed_versions().get("rollout-collector"),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -26,6 +25,9 @@ from rollouts.estimates import Estimate, Histogram
 from rollouts.examples import Example, choose_examples
 from rollouts.identity import canonical_json
 from rollouts.metrics import Metrics
+from rollouts.sampling_section import held_back_by, sampling_section
+from rollouts.session import SamplingSession
+from rollouts.visible_text import visible_text
 
 __all__ = ["Example", "ReportFacts", "ReportFile", "choose_examples", "visible_text", "write_report"]
 
@@ -76,6 +78,8 @@ class ReportFacts(_Facts):
     files: list[ReportFile] = []
     links: dict[str, RelativePath] = {}
     """More to read beside the report, by name."""
+    sessions: list[SamplingSession] = []
+    """What the engine did for this run, earliest first; [] when everything had been sampled before."""
     code_version: str | None = None
 
 
@@ -111,38 +115,10 @@ def write_report(metrics: Metrics, facts: ReportFacts, examples: list[Example]) 
             num_categories_left_out=len(metrics.categories) - len(shown),
             settings=_flat(facts.settings),
             meter=charts.meter,
+            sampling=sampling_section(facts.sessions, metrics.endpoints),
+            held_back_by=held_back_by,
         )
     )
-
-
-def visible_text(value: object, most: int = 500) -> str:
-    """Make a text safe to look at: nothing invisible, nothing that changes its surroundings, not too long.
-
-    Args:
-        value: Text by others. Not escaped here: the template does that.
-        most: Characters that are shown, at least 3; the number of those left out is said in their place.
-    """
-    text = str(value)
-    if len(text) > most:
-        tail = most // 3
-        left_out = len(text) - most
-        text = f"{text[: most - tail]}\n⟦ {left_out:,} characters left out ⟧\n{text[len(text) - tail :]}"
-    return "".join(f"⟨U+{ord(c):04X}⟩" if _is_hidden(c) else c for c in text)
-
-
-_HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-"""Control, format (bidi, zero width, tags), lone surrogate, private use, line and paragraph separator."""
-_HIDDEN_LETTERS = {"\u034f", "\u115f", "\u1160", "\u17b4", "\u17b5", "\u2800", "\u3164", "\uffa0"}
-"""Letters and marks that are drawn as nothing."""
-
-
-def _is_hidden(character: str) -> bool:
-    if character in "\n\t" or (character.isascii() and character.isprintable()):
-        return False
-    if unicodedata.category(character) in _HIDDEN_CATEGORIES or character in _HIDDEN_LETTERS:
-        return True
-    # Supplementary variation selectors carry hidden bytes; the sixteen basic ones belong to emoji.
-    return 0xE0100 <= ord(character) <= 0xE01EF
 
 
 def _environment() -> Environment:

@@ -1,38 +1,42 @@
-"""Columns: a few numbers for every rollout of a run, read shard by shard, about 60 bytes each and no texts.
+"""Columns: a few numbers for every rollout of a run, one shard in memory at a time, and no texts.
 
-Only the columns that are counted are read, so token ids, log-probabilities and messages stay in the store. Names
-(stop reasons, error types, verifiers) become small codes; flags and models are counted while reading. NaN stands for
-"not known".
+Only the columns that are counted are read, so token ids, log-probabilities and messages stay in the store. NaN and null
+stand for "not known".
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rollouts.errors import DataError
-from rollouts.shards import read_columns
+from rollouts.id_index import IdIndex
 from rollouts.storage import Store
 
 _ROLLOUT = [
     "rollout_id",
     "prompt_id",
     "stop_reason",
-    "usage",
+    "usage.prompt_tokens",
+    "usage.completion_tokens",
     "latency_s",
     "attempts",
     "model_answered",
+    "endpoint",
     "started_at",
     "ended_at",
     "flags",
-    "error",
+    "error.type",
+    "error.message",
 ]
+_PROMPTS_AT_ONCE = 4096
+_LEAST_READ = 1024
+"""Rows that are read at once, however few are asked for at a time."""
 _VERDICT = [
     "rollout_id",
     "reward",
@@ -40,185 +44,171 @@ _VERDICT = [
     "verifier",
     "verifier_version",
     "duration_s",
-    "error",
+    "error.type",
+    "error.message",
 ]
-_NAMES = ("stop_reason", "error", "status", "verifier", "verifier_version", "verdict_error")
 
 
-Frame: TypeAlias = Any
-"""A pandas DataFrame. Its inline types say that a column may be anything, so they would only get in the way."""
-Column: TypeAlias = Any
-"""A pandas Series."""
+class PromptColumns(NamedTuple):
+    """The prompts of a run, as far as they are counted."""
+
+    ids: IdIndex
+    category_P: npt.NDArray[np.int32]
+    """Index in `categories`."""
+    categories: list[str | None]
+    """Every category once; `None` stands for prompts without one."""
 
 
-class RolloutColumns(NamedTuple):
-    """The numbers of a run."""
+class ShardColumns(NamedTuple):
+    """A few numbers for each rollout of one shard, in its order."""
 
-    rollouts: Frame
-    """One row a rollout: `prompt` (row in `categories`), `reward`, `prompt_tokens`, `completion_tokens`, `latency_s`,
-    `attempts`, `started_at`, `ended_at`, `duration_s` (of the verifier); as categories `stop_reason`, `error`,
-    `status`, `verifier`, `verifier_version`, `verdict_error`."""
-    categories: Any
-    """A pandas Categorical: the category of each prompt of the snapshot, in order; missing where a prompt has none."""
-    models: Counter[str | None]
-    """Rollouts with a completion by the model that answered; `None` where the server did not say."""
-    flags: Counter[str]
-    """Rollouts by flag; one rollout may carry several."""
-    messages: dict[tuple[str, str], str]
-    """First message of each failure, by stage (`policy` or `verifier`) and error type."""
-
-
-class _Codes:
-    """Small numbers for names, in order of first appearance; -1 for null."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self._code: dict[str, int] = {}
-
-    def encode(self, column: pa.Array) -> npt.NDArray[np.int16]:
-        encoded = column.dictionary_encode()
-        codes: list[int] = []
-        for name in encoded.dictionary.to_pylist():
-            if name not in self._code:
-                self._code[name] = len(self.names)
-                self.names.append(name)
-            codes.append(self._code[name])
-        indices = encoded.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
-        return np.array([*codes, -1], dtype=np.int16)[indices]
+    number: int
+    """Which shard of the run, from 0."""
+    prompt: npt.NDArray[np.int32]
+    """Position in the snapshot."""
+    rollout_id: pa.Array
+    completed: npt.NDArray[np.bool_]
+    """Whether there is a completion."""
+    reward: npt.NDArray[np.float64]
+    prompt_tokens: npt.NDArray[np.float64]
+    completion_tokens: npt.NDArray[np.float64]
+    latency_s: npt.NDArray[np.float32]
+    attempts: npt.NDArray[np.int32]
+    started_at: npt.NDArray[np.float64]
+    ended_at: npt.NDArray[np.float64]
+    verifier_s: npt.NDArray[np.float64]
+    """Seconds the verifier took."""
+    names: dict[str, pa.Array]
+    """Strings: `stop_reason`, `model`, `endpoint`, `status`, `verifier`, `verifier_version`; `error` and `message` of the
+    policy, `verdict_error` and `verdict_message` of the verifier."""
+    flags: pa.Array
+    """All flags of all rollouts; one rollout may carry several."""
 
 
-def read_rollout_columns(store: Store, prompts_key: str, shards: Sequence[tuple[str, str]]) -> RolloutColumns:
-    """Read the numbers of a run.
+def read_prompt_columns(store: Store, key: str) -> PromptColumns:
+    """Read ids and categories of a snapshot.
+
+    Raises:
+        StoreError: It does not exist or cannot be read.
+        DataError: It holds an id twice.
+    """
+    code: dict[str | None, int] = {}
+    codes: list[npt.NDArray[np.int32]] = []
+
+    def ids() -> Iterator[pa.Array]:
+        for prompts in read_slices(store, key, ["prompt_id", "category"], _PROMPTS_AT_ONCE):
+            category = prompts["category"].combine_chunks().dictionary_encode(null_encoding="encode")
+            own = [code.setdefault(name, len(code)) for name in category.dictionary.to_pylist()]
+            codes.append(np.array(own, dtype=np.int32)[category.indices.to_numpy(zero_copy_only=False)])
+            yield from prompts["prompt_id"].chunks
+
+    index = IdIndex(ids())
+    if index.holds_one_twice:
+        raise DataError(f"{store.locate(key)} holds a prompt_id twice")
+    return PromptColumns(index, np.concatenate([np.empty(0, np.int32), *codes]), list(code))
+
+
+def read_shards(store: Store, prompts: IdIndex, shards: Sequence[tuple[str, str]]) -> Iterator[ShardColumns]:
+    """Read the numbers of a run, shard by shard.
 
     Args:
-        store: Holds the snapshot and the shards.
-        prompts_key: Key of the prompt snapshot.
+        store: Holds the shards.
+        prompts: Prompts of the snapshot.
         shards: Keys of each rollout shard and its verdict shard.
 
     Raises:
         StoreError: A shard does not exist or cannot be read.
         DataError: Two shards of a pair do not belong together, or a rollout's prompt is not in the snapshot.
     """
-    prompts = read_columns(store, prompts_key, ["prompt_id", "category"])
-    prompt_index = pd.Index(prompts["prompt_id"].to_pylist(), dtype=object)
-    if not prompt_index.is_unique:
-        raise DataError(f"{store.locate(prompts_key)} holds a prompt_id twice")
-    codes = {name: _Codes() for name in _NAMES}
-    models: Counter[str | None] = Counter()
-    flags: Counter[str] = Counter()
-    messages: dict[tuple[str, str], str] = {}
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    for rollouts_key, verdicts_key in shards:
-        rollouts, verdicts = _read_pair(store, rollouts_key, verdicts_key)
-        prompt = prompt_index.get_indexer(pd.Index(rollouts["prompt_id"].to_pylist(), dtype=object))
+    for number, (rollouts_key, verdicts_key) in enumerate(shards):
+        rollouts, verdicts = read_leaves(store, rollouts_key, _ROLLOUT), read_leaves(store, verdicts_key, _VERDICT)
+        if rollouts["rollout_id"] != verdicts["rollout_id"]:
+            raise DataError(
+                f"{store.locate(verdicts_key)} is not the sidecar of {store.locate(rollouts_key)}: "
+                "they do not hold the same rollouts in the same order"
+            )
+        prompt = prompts.positions(rollouts["prompt_id"])
         if (prompt < 0).any():
             raise DataError(f"{store.locate(rollouts_key)} holds a rollout of a prompt that is not in the snapshot")
-        parts.append(
-            {"prompt": prompt.astype(np.int32), **_numbers(rollouts, verdicts), **_names(rollouts, verdicts, codes)}
-        )
-        models.update(_counted(rollouts["model_answered"].filter(rollouts["error"].is_null())))
-        flags.update(_counted(rollouts["flags"].flatten()))
-        _keep_first_messages(messages, "policy", rollouts["error"])
-        _keep_first_messages(messages, "verifier", verdicts["error"])
-    category = prompts["category"].combine_chunks().dictionary_encode()
-    return RolloutColumns(
-        rollouts=_frame(parts, codes),
-        categories=pd.Categorical.from_codes(
-            category.indices.fill_null(-1).to_numpy(zero_copy_only=False), category.dictionary.to_pylist()
-        ),
-        models=models,
-        flags=flags,
-        messages=messages,
+        yield _shard(number, prompt, rollouts, verdicts)
+
+
+def read_leaves(store: Store, key: str, columns: list[str]) -> dict[str, pa.Array]:
+    """Read columns of a shard, each as one array; fields of structs by their path, such as `error.type`.
+
+    A field is null where its whole struct is null.
+
+    Raises:
+        StoreError: The shard does not exist or cannot be read.
+    """
+    with store.open(key) as file:
+        table = pq.ParquetFile(file).read(columns=columns, use_threads=False)
+    return {path: _leaf(table, path) for path in columns}
+
+
+def read_slices(store: Store, key: str, columns: list[str], num_rows: int) -> Iterator[pa.Table]:
+    """Read columns of a file `num_rows` rows at a time, in order; the last time what is left.
+
+    Raises:
+        StoreError: The file does not exist or cannot be read.
+    """
+    with store.open(key) as file:
+        parquet = pq.ParquetFile(file)
+        rows = parquet.schema_arrow.empty_table().select(columns)
+        for batch in parquet.iter_batches(max(num_rows, _LEAST_READ), columns=columns, use_threads=False):
+            rows = pa.concat_tables([rows, pa.Table.from_batches([batch])])
+            while rows.num_rows >= num_rows:
+                yield rows.slice(0, num_rows)
+                rows = rows.slice(num_rows)
+        if rows.num_rows:
+            yield rows
+
+
+def _leaf(table: pa.Table, path: str) -> pa.Array:
+    name, _, field = path.partition(".")
+    chunks = table.column(name).chunks
+    if not chunks:
+        kind = table.schema.field(name).type
+        return pa.nulls(0, kind.field(field).type if field else kind)
+    column = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    return column.flatten()[column.type.get_field_index(field)] if field else column
+
+
+def _shard(
+    number: int, prompt: npt.NDArray[np.int32], rollouts: dict[str, pa.Array], verdicts: dict[str, pa.Array]
+) -> ShardColumns:
+    names = {name: rollouts[name] for name in ("stop_reason", "endpoint")}
+    names |= {name: verdicts[name] for name in ("status", "verifier", "verifier_version")}
+    names |= {"model": rollouts["model_answered"]}
+    names |= {"error": rollouts["error.type"], "message": rollouts["error.message"]}
+    names |= {"verdict_error": verdicts["error.type"], "verdict_message": verdicts["error.message"]}
+    return ShardColumns(
+        number=number,
+        prompt=prompt,
+        rollout_id=rollouts["rollout_id"],
+        completed=_plain(rollouts["error.type"].is_null()),
+        reward=_floats(verdicts["reward"]),
+        prompt_tokens=_floats(rollouts["usage.prompt_tokens"]),
+        completion_tokens=_floats(rollouts["usage.completion_tokens"]),
+        latency_s=_floats(rollouts["latency_s"]).astype(np.float32),
+        attempts=_plain(rollouts["attempts"].fill_null(0)),
+        started_at=_times(rollouts["started_at"]),
+        ended_at=_times(rollouts["ended_at"]),
+        verifier_s=_floats(verdicts["duration_s"]),
+        names=names,
+        flags=rollouts["flags"].flatten(),
     )
 
 
-def _read_pair(store: Store, rollouts_key: str, verdicts_key: str) -> tuple[dict[str, pa.Array], dict[str, pa.Array]]:
-    """Read the counted columns of a shard and its sidecar, each as one array."""
-    rollouts = read_columns(store, rollouts_key, _ROLLOUT).combine_chunks()
-    verdicts = read_columns(store, verdicts_key, _VERDICT).combine_chunks()
-    if rollouts["rollout_id"] != verdicts["rollout_id"]:
-        raise DataError(
-            f"{store.locate(verdicts_key)} is not the sidecar of {store.locate(rollouts_key)}: "
-            "they do not hold the same rollouts in the same order"
-        )
-    return _arrays(rollouts), _arrays(verdicts)
-
-
-def _arrays(table: pa.Table) -> dict[str, pa.Array]:
-    return {
-        name: pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    }
-
-
-def _numbers(rollouts: dict[str, pa.Array], verdicts: dict[str, pa.Array]) -> dict[str, npt.NDArray[Any]]:
-    """Typed numbers of a shard; NaN for null. A time of 0 is the default of the record: not known."""
-    prompt_tokens, completion_tokens = _fields(rollouts["usage"], "prompt_tokens", "completion_tokens")
-    started_at, ended_at = _floats(rollouts["started_at"]), _floats(rollouts["ended_at"])
-    return {
-        "reward": _floats(verdicts["reward"]),
-        "prompt_tokens": _floats(prompt_tokens),
-        "completion_tokens": _floats(completion_tokens),
-        "latency_s": _floats(rollouts["latency_s"]).astype(np.float32),
-        "attempts": rollouts["attempts"].fill_null(0).to_numpy(zero_copy_only=False),
-        "started_at": np.where(started_at > 0, started_at, np.nan),
-        "ended_at": np.where(ended_at > 0, ended_at, np.nan),
-        "duration_s": _floats(verdicts["duration_s"]).astype(np.float32),
-    }
+def _plain(column: pa.Array) -> npt.NDArray[Any]:
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _floats(column: pa.Array) -> npt.NDArray[np.float64]:
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return _plain(column.cast(pa.float64()))
 
 
-def _names(
-    rollouts: dict[str, pa.Array], verdicts: dict[str, pa.Array], codes: dict[str, _Codes]
-) -> dict[str, npt.NDArray[Any]]:
-    columns = {
-        "stop_reason": rollouts["stop_reason"],
-        "error": _fields(rollouts["error"], "type")[0],
-        "status": verdicts["status"],
-        "verifier": verdicts["verifier"],
-        "verifier_version": verdicts["verifier_version"],
-        "verdict_error": _fields(verdicts["error"], "type")[0],
-    }
-    return {name: codes[name].encode(column) for name, column in columns.items()}
-
-
-def _fields(structs: pa.Array, *names: str) -> list[pa.Array]:
-    """Take fields out of structs; null where the whole struct is null."""
-    flat = structs.flatten()
-    return [flat[structs.type.get_field_index(name)] for name in names]
-
-
-def _counted(column: pa.Array) -> dict[Any, int]:
-    return {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}
-
-
-def _keep_first_messages(messages: dict[tuple[str, str], str], stage: str, errors: pa.Array) -> None:
-    """Keep the message of the first error of each type."""
-    kinds, texts = _fields(errors, "type", "message")
-    for kind in kinds.drop_null().unique().to_pylist():
-        if (stage, kind) not in messages:
-            messages[stage, kind] = texts[kinds.index(kind).as_py()].as_py() or ""
-
-
-def _frame(parts: list[dict[str, npt.NDArray[Any]]], codes: dict[str, _Codes]) -> Frame:
-    """Put the shards one after the other."""
-    numbers = [
-        "prompt",
-        "reward",
-        "prompt_tokens",
-        "completion_tokens",
-        "latency_s",
-        "attempts",
-        "started_at",
-        "ended_at",
-    ]
-    columns: dict[str, Any] = {}
-    for name in [*numbers, "duration_s"]:
-        columns[name] = np.concatenate([part.pop(name) for part in parts]) if parts else np.empty(0)
-    for name in _NAMES:
-        joined = np.concatenate([part.pop(name) for part in parts]) if parts else np.empty(0, dtype=np.int16)
-        columns[name] = pd.Categorical.from_codes(joined, codes[name].names)
-    return pd.DataFrame(columns, copy=False)
+def _times(column: pa.Array) -> npt.NDArray[np.float64]:
+    """UNIX seconds. A time of 0 is the default of the record: not known."""
+    seconds = _floats(column)
+    return np.where(seconds > 0, seconds, np.nan)

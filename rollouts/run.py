@@ -17,12 +17,12 @@ class Run(Reference):
 
     settings: SerializeAsAny[CollectSettings]
     prompt_set: PromptSet
-    policy_url: str
-    """Endpoint that is sampled, without credentials."""
+    policy_urls: list[str]
+    """Endpoints that are sampled, without credentials."""
     model: str
     """Model that is asked."""
     policy_version: str
-    """Checkpoint, or the URL that stands in for it."""
+    """Checkpoint, or the URLs that stand in for it."""
     verifiers: Mapping[str, str]
     """Version of each verifier in use, by kind."""
 

@@ -48,17 +48,36 @@ class PolicyAddress(Settings):
     version: str | None = None
     """Name of the checkpoint. Part of the run's identity; without it the URL takes its place, so that two servers with
     one model name never mix. Give it to resume a run after the server moved."""
+    urls: list[str] = []
+    """Base URLs of several servers of the same model, instead of url. Requests go to the least busy one; the repeats of a
+    prompt go to one server where that costs nothing, so that it reuses the prompt's prefix."""
+    weights: list[float] = []
+    """How much of the work each of urls takes, relative to the others. Default: equal parts."""
+    max_in_flight: int | None = Field(default=None, ge=1)
+    """Most samples in flight at any one server, whatever num_samples_in_parallel says."""
     block: str | None = None
     """Name of a saved policy-server block to take URL and key from, and model and version where none are set here."""
     api_key_env: str = Field(default="POLICY_API_KEY", pattern=r"^([A-Z][A-Z0-9_]*_)?API_KEY$")
     """Environment variable that holds the key; its name ends in API_KEY. The key itself is never a parameter."""
 
-    @field_validator("url")
+    @field_validator("url", "urls")
     @classmethod
-    def _url_holds_no_secret(cls, url: str) -> str:
-        if "@" in url or "?" in url:
+    def _url_holds_no_secret(cls, urls: str | list[str]) -> str | list[str]:
+        if any("@" in url or "?" in url for url in ([urls] if isinstance(urls, str) else urls)):
             raise ValueError("must hold no user, password or query; put a key into the environment or into a block")
-        return url
+        return urls
+
+    @model_validator(mode="after")
+    def _places_fit_together(self) -> PolicyAddress:
+        if self.urls and self.url != EMBEDDED:
+            raise ValueError("url and urls exclude each other: put all servers into urls")
+        if len(set(self.urls)) != len(self.urls):
+            raise ValueError("urls must name each server once")
+        if self.weights and len(self.weights) != len(self.urls):
+            raise ValueError(f"weights must be as many as urls: {len(self.weights)} for {len(self.urls)}")
+        if any(not 0 < weight < float("inf") for weight in self.weights):
+            raise ValueError("weights must be above 0")
+        return self
 
 
 class CollectSettings(Settings):
@@ -107,12 +126,31 @@ class CollectSettings(Settings):
     seed: int | None = Field(default=None, ge=0, lt=2**53)
     """Seed of the run: each rollout is asked for with a seed derived from it, the prompt and the repeat index. Without
     one the server draws its own; seeds cost servers speed, and some builds of vLLM for the CPU stop on them."""
-    num_samples_in_parallel: int = Field(default=64, ge=1, le=65536)
-    """Requests in flight at once."""
+    num_samples_in_parallel: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
+    """Samples in flight at once, all servers together; a number is obeyed exactly. "auto" finds for each server what it
+    takes: it grows while answers keep their speed, and shrinks on refusals (429), timeouts and queues."""
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    """Most requests in any 60 seconds, for each server."""
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    """Most tokens (prompt and completion) in any 60 seconds, for each server; counted by the server's own figures as
+    answers come in, and by estimates while they are under way."""
+    limits_shared_by: int = Field(default=1, ge=1)
+    """Number of runs that use the same servers at once: each takes this fraction of the two limits per minute."""
+    samples_per_request: int = Field(default=1, ge=1, le=128)
+    """Samples of a prompt asked for in one request (n), where the server honours it; what it leaves out is asked for one
+    by one. Rollouts and identities are the same. Does nothing with a seed, because each rollout has its own."""
+    straggler_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds after which a sample that is still under way counts as a straggler. Default: none does."""
+    on_straggler: Literal["report", "hedge", "fail"] = "report"
+    """What becomes of a straggler: it is only counted, it is asked for a second time (the first answer counts, the other
+    is cancelled, its tokens are paid for), or it is stored as failed, and the same command tries it again. Anything but
+    report favours short completions."""
     request_timeout_s: float = Field(default=600, gt=0)
     """Seconds one request may take from sending to its last byte, however slowly it drips."""
     max_attempts: int = Field(default=5, ge=1, le=100)
     """Requests sent for one rollout before it is stored as failed."""
+    outage_timeout_s: float = Field(default=600, gt=0)
+    """Seconds for which no server answers after which the run stops; the same command goes on where it stopped."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Prompts in a batch (one task run). "auto" follows from the number of rollouts."""
     max_failure_ratio: float = Field(default=0.1, ge=0, le=1)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rollouts.estimates import Statistic
-from rollouts.rollout_columns import Column, Frame
+from rollouts.run_sums import Times
 
 MAX_BUCKETS = 60
 """Buckets of a timeline, at most: as many as a chart shows apart."""
@@ -27,30 +27,35 @@ class Timeline(Statistic):
     """Completion tokens as far as they are known; `None` when no rollout tells."""
 
 
-def count_over_time(frame: Frame, completed: Column, started_at: float, wall_time_s: float) -> Timeline:
+def count_over_time(times: Times, wall_time_s: float) -> Timeline:
     """Count what ended in each bucket.
 
     Args:
-        frame: One row a rollout, with `ended_at` and `completion_tokens`; rollouts without an end are left out.
-        completed: Whether each rollout has a completion.
-        started_at: First start, UNIX seconds.
-        wall_time_s: Seconds from there to the last end, >= 0.
+        times: When rollouts began and ended; at least one start is known.
+        wall_time_s: Seconds from the first start to the last end, >= 0.
     """
     bucket_s = bucket_width_s(wall_time_s)
     num_buckets = math.floor(wall_time_s / bucket_s) + 1
-    timed = frame["ended_at"].notna()
-    # A clock that was set back may put an end before the first start: the first bucket takes it.
-    index = ((frame["ended_at"].where(timed, started_at) - started_at) / bucket_s).to_numpy()
-    bucket: npt.NDArray[np.int64] = index.astype(np.int64).clip(0, num_buckets - 1)
-    done, failed = (timed & completed).to_numpy(), (timed & ~completed).to_numpy()
-    tokens: npt.NDArray[np.float64] = frame["completion_tokens"].to_numpy()[done]
-    sums = np.bincount(bucket[done], weights=np.nan_to_num(tokens), minlength=num_buckets)
+    before_s = times.base - times.started_at
+
+    def buckets(ended_s: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        # A clock that was set back may put an end before the first start: the first bucket takes it.
+        return ((ended_s.astype(np.float64) + before_s) / bucket_s).astype(np.int64).clip(0, num_buckets - 1)
+
+    completed, failed, output_tokens = np.zeros((3, num_buckets))
+    any_known = False
+    for ended_s, tokens in zip(times.completed_s, times.tokens, strict=True):
+        completed += np.bincount(buckets(ended_s), minlength=num_buckets)
+        output_tokens += np.bincount(buckets(ended_s), np.nan_to_num(tokens), num_buckets)
+        any_known = any_known or not np.isnan(tokens).all()
+    for ended_s in times.failed_s:
+        failed += np.bincount(buckets(ended_s), minlength=num_buckets)
     return Timeline(
-        started_at=started_at,
+        started_at=times.started_at,
         bucket_s=bucket_s,
-        completed=np.bincount(bucket[done], minlength=num_buckets).tolist(),
-        failed=np.bincount(bucket[failed], minlength=num_buckets).tolist(),
-        output_tokens=None if np.isnan(tokens).all() else sums.tolist(),
+        completed=completed.astype(np.int64).tolist(),
+        failed=failed.astype(np.int64).tolist(),
+        output_tokens=output_tokens.tolist() if any_known else None,
     )
 
 

@@ -96,22 +96,25 @@ class VerifierPool:
         Returns:
             One verdict for each pair, in the same order. A fault of a verifier is a verdict, never an exception.
         """
-        keys = [self._key(prompt, rollout) for prompt, rollout in pairs]
+        references = {id(prompt): prompt for prompt, _ in pairs}  # a group shares one prompt
+        canonical = {key: canonical_json(prompt.ground_truth) for key, prompt in references.items()}
+        texts = [rollout.text for _, rollout in pairs]
+        keys: list[_JobKey | None] = []
         jobs: dict[_JobKey, Job] = {}
-        for key, (prompt, rollout) in zip(keys, pairs, strict=True):
+        for (prompt, rollout), text in zip(pairs, texts, strict=True):
+            key = (prompt.verifier, canonical[id(prompt)], text) if self._is_judgeable(prompt, rollout) else None
+            keys.append(key)
             if key is not None and key not in jobs:
-                jobs[key] = Job(self._targets[prompt.verifier], prompt.ground_truth, rollout.text)
+                jobs[key] = Job(self._targets[prompt.verifier], prompt.ground_truth, text)
         findings = self._findings(jobs)
         return [
-            self._verdict(prompt, rollout, None if key is None else findings[key])
-            for key, (prompt, rollout) in zip(keys, pairs, strict=True)
+            self._verdict(prompt, rollout, text, None if key is None else findings[key])
+            for (prompt, rollout), text, key in zip(pairs, texts, keys, strict=True)
         ]
 
-    def _key(self, prompt: Prompt, rollout: Rollout) -> _JobKey | None:
-        """Return what decides about the finding, `None` when there is nothing to judge or nobody to judge it."""
-        if rollout.error is not None or _unjudgeable(rollout) or prompt.verifier not in self._targets:
-            return None
-        return prompt.verifier, canonical_json(prompt.ground_truth), rollout.text
+    def _is_judgeable(self, prompt: Prompt, rollout: Rollout) -> bool:
+        """Whether there is something to judge, and somebody to judge it."""
+        return rollout.error is None and _unjudgeable(rollout) is None and prompt.verifier in self._targets
 
     def _findings(self, jobs: dict[_JobKey, Job]) -> dict[_JobKey, Finding]:
         isolated = {key: job for key, job in jobs.items() if job.verifier not in self._in_process}
@@ -120,7 +123,7 @@ class VerifierPool:
             findings.update(zip(isolated, self._workers.judge(list(isolated.values())), strict=True))
         return findings
 
-    def _verdict(self, prompt: Prompt, rollout: Rollout, finding: Finding | None) -> Verdict:
+    def _verdict(self, prompt: Prompt, rollout: Rollout, text: str, finding: Finding | None) -> Verdict:
         judged_by = self._verifiers.get(prompt.verifier)
         if rollout.error is not None:
             return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.POLICY_FAILED, error=rollout.error)
@@ -132,7 +135,7 @@ class VerifierPool:
             return _verdict(rollout, prompt.verifier, None, VerdictStatus.VERIFIER_FAILED, error=error)
         if finding.fault is not None:
             return _failed(rollout, prompt.verifier, judged_by, finding)
-        if not rollout.text.strip() or (rollout.truncated and finding.answer is None):
+        if not text.strip() or (rollout.truncated and finding.answer is None):
             finding = Finding(reward=judged_by.reward_range[0], duration_s=finding.duration_s)
             return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.MODEL_FAILED, finding)
         return _verdict(rollout, prompt.verifier, judged_by, VerdictStatus.SCORED, finding)

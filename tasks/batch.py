@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.logging import get_run_logger
 
 from blocks.artifact_store import store_of
 from rollouts.batches import plan_batches
@@ -11,6 +10,7 @@ from rollouts.references import Batch
 from rollouts.run import Run
 from tasks.caching import is_retryable
 from tasks.progress import tally_of
+from tasks.run_log import run_log
 
 
 @task(
@@ -25,7 +25,7 @@ def batch(run: Run) -> list[Batch]:
     batches = plan_batches(store_of(run.settings.output), run.prompt_set, run.settings, run.sampling_id)
     committed = [one for one in batches if one.committed]
     tally_of(run.run_id).count_shard(sum(one.num_rollouts for one in committed), 0)
-    get_run_logger().info(
+    run_log().info(
         "%d rollouts in %d batches, %d of them sampled before", run.num_rollouts, len(batches), len(committed)
     )
     return batches

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefect import task
 from prefect.context import TaskRunContext
-from prefect.logging import get_run_logger
 
 from blocks.artifact_store import store_of
 from rollouts.curation import select, selection_id
@@ -14,6 +13,7 @@ from rollouts.layout import selection_key
 from rollouts.references import Selection, VerdictShard
 from rollouts.run import Run
 from tasks.caching import cache_key, is_retryable
+from tasks.run_log import run_log
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -37,7 +37,7 @@ def filter_rollouts(run: Run, shards: list[VerdictShard]) -> Selection:
     """Decide what becomes training data."""
     selection = select(store_of(run.settings.output), run.settings, run.prompt_set, shards, run.sampling_id)
     reasons = ", ".join(f"{reason} {count}" for reason, count in selection.num_dropped.items())
-    get_run_logger().info(
+    run_log().info(
         "%d of %d rollouts kept in %d examples; dropped: %s",
         selection.num_kept,
         selection.num_rollouts,

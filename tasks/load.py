@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from prefect import task
-from prefect.logging import get_run_logger
 
 from blocks.artifact_store import store_of
-from blocks.policy_server import endpoint_of
+from blocks.policy_server import endpoints_of
 from rollouts.prompt_set import load_prompt_set
 from rollouts.run import Run
 from rollouts.settings import CollectSettings
@@ -14,6 +13,7 @@ from rollouts.shards import read_columns
 from rollouts.verification import check_ground_truth
 from rollouts.verifiers.registry import verifier
 from tasks.caching import is_retryable
+from tasks.run_log import run_log
 
 
 @task(
@@ -30,17 +30,17 @@ def load(settings: CollectSettings) -> Run:
         ConfigError: The input, the output or the policy's address is unusable.
         NothingToPublish: No row is a usable prompt.
     """
-    logger = get_run_logger()
+    logger = run_log()
     store = store_of(settings.output)
-    endpoint = endpoint_of(settings.policy)
+    endpoints = endpoints_of(settings.policy)
     prompt_set = load_prompt_set(settings, store, check_ground_truth)
     kinds = set(read_columns(store, prompt_set.key, ["verifier"]).column(0).to_pylist())
     run = Run(
         settings=settings,
         prompt_set=prompt_set,
-        policy_url=endpoint.url,
-        model=endpoint.model,
-        policy_version=endpoint.version,
+        policy_urls=[endpoint.url for endpoint in endpoints],
+        model=endpoints[0].model,
+        policy_version=endpoints[0].version,
         verifiers={kind: verifier(kind).version for kind in sorted(kinds)},
     )
     quarantined = sum(prompt_set.num_quarantined.values())

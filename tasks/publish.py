@@ -41,7 +41,7 @@ def publish(run: Run, shards: list[VerdictShard], selection: Selection, dataset:
         TooManyFailures: More rollouts lack a reward than `max_failure_ratio` allows.
         NothingToPublish: There is nothing to publish.
     """
-    from rollouts.publication import publish_run  # imports pandas, a second that a cached run need not spend
+    from rollouts.publication import publish_run  # imports jinja2, which a cached run need not spend
 
     return publish_run(store_of(run.settings.output), run, shards, selection, dataset)
 

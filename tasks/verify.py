@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from prefect import task
 from prefect.context import TaskRunContext
 
 from blocks.artifact_store import store_of
+from rollouts.errors import RolloutError
 from rollouts.lease import Leases
 from rollouts.references import RolloutShard, VerdictShard
 from rollouts.run import Run
 from rollouts.scoring import score_shard, verdict_shard_key
 from rollouts.verification import VerifierPool
+from rollouts.verifiers.registry import IN_PROCESS
 from tasks.caching import cache_key, is_retryable
 from tasks.progress import tally_of
 
 _pools: Leases[VerifierPool] = Leases(linger_s=5.0)
 """The verifier processes of this process."""
+
+
+@contextlib.contextmanager
+def warmed_up(run: Run) -> Iterator[None]:
+    """Start the verifier processes of a run that needs some while its first rollouts are being sampled."""
+
+    def start() -> None:
+        with contextlib.suppress(RolloutError), _pools.lease("pool", VerifierPool) as pool:  # `verify` meets it again
+            pool.warm_up()
+
+    if set(run.verifiers) <= IN_PROCESS:
+        yield
+        return
+    thread = threading.Thread(target=start, name="verifier-warm-up", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()  # processes that are still being started when the program ends would say so
 
 
 def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:

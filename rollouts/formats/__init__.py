@@ -3,6 +3,9 @@
 A format turns one example into rows; it never re-tokenises, never adds a key with a null in it to JSON, and refuses
 what the trainer would silently damage by raising `Unrepresentable` with a reason that is counted. Which loader reads
 which file, and the trainer versions this was tried with, stand in `docs/formats.md`.
+
+The rows of an example may share objects: what they have in common (the messages of the prompt, the request) is best
+made once, and then it is looked at and converted once, too. Nobody changes a row after it was made.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Format(Protocol):
     """Arrow schema of the rows, for Parquet only."""
     equal_groups: bool = False
     """Whether the trainer wants equally many rows of every example; smaller groups are left out of the file."""
+    token_ids: bool = False
+    """Whether it writes token ids or log-probabilities; only then are they read from the shards."""
     read_with_json: bool = False
     """Whether the trainer decodes the file line by line, so that no loader guesses the types of its fields."""
 

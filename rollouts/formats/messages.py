@@ -46,19 +46,17 @@ def content_text(message: Message) -> str:
         Unrepresentable: `content_not_text`.
     """
     content = message.get("content")
-    if isinstance(content, list):
-        match cast("list[Any]", content):
-            case [{"type": kind, "text": str(text)}] if kind in _TEXT_PARTS:
-                return text
-            case []:
-                return ""
-            case _:
-                raise Unrepresentable("content_not_text")
+    if isinstance(content, str):
+        return content
     if content is None:
         return ""
-    if not isinstance(content, str):
-        raise Unrepresentable("content_not_text")
-    return content
+    match cast("list[Any]", content):
+        case [{"type": kind, "text": str(text)}] if kind in _TEXT_PARTS:
+            return text
+        case []:
+            return ""
+        case _:
+            raise Unrepresentable("content_not_text")
 
 
 def completion_message(rollout: Rollout) -> Message:

@@ -18,17 +18,23 @@ import pyarrow as pa
 from rollouts.formats import Format, Unrepresentable
 from rollouts.formats.messages import content_text, truth_text
 from rollouts.formats.tokens import has_token_ids, token_sequence
-from rollouts.records import Attempt, Message, ModelCall, Prompt, Rollout
+from rollouts.records import Message, ModelCall, Prompt, Rollout
 from rollouts.selection import Example, TrainingGroup
 
 _PARAMETERS = ("temperature", "top_p", "max_output_tokens", "parallel_tool_calls", "top_logprobs")
 """Sampling settings that the request model knows; it refuses requests with any other (`seed`, `stop`)."""
 
 
+_NO_TOOLS: list[Any] = []
+_NO_INPUT_DETAILS = {"cached_tokens": 0, "cache_write_tokens": 0}
+_NO_OUTPUT_DETAILS = {"reasoning_tokens": 0}
+
+
 class NemoGymRollouts(Format):
     """Rollout results of NeMo Gym. The rows of a group follow each other; a group is written whole or not at all."""
 
     name = "nemo_gym"
+    token_ids = True
     read_with_json = True
     suffix: Literal["jsonl", "parquet"] = "jsonl"
     schema: pa.Schema | None = None
@@ -36,35 +42,63 @@ class NemoGymRollouts(Format):
     def rows(self, example: Example, index: int, split: str, dataset: str) -> list[dict[str, Any]]:
         """Return a row for each rollout; `_ng_task_index` is `index`, `_ng_rollout_index` the repeat index."""
         assert isinstance(example, TrainingGroup)
-        return [_row(example.prompt, attempt, index) for attempt in example.attempts]
+        prompt = example.prompt
+        truth = truth_text(prompt)
+        answer = {} if truth is None else {"expected_answer": truth}
+        requests = _Requests(prompt)
+        rows: list[dict[str, Any]] = []
+        for attempt in example.attempts:
+            rollout = attempt.rollout
+            if attempt.verdict.reward is None:
+                raise Unrepresentable("reward_unknown")
+            request = requests.of(rollout)
+            rows.append(
+                {
+                    "responses_create_params": request,
+                    "response": _response(rollout, request),
+                    "reward": float(attempt.verdict.reward),
+                    "_ng_task_index": index,
+                    "_ng_rollout_index": rollout.repeat_index,
+                    "prompt_id": prompt.prompt_id,
+                    "rollout_id": rollout.rollout_id,
+                    **answer,
+                }
+            )
+        return rows
 
 
-def _row(prompt: Prompt, attempt: Attempt, index: int) -> dict[str, Any]:
-    rollout = attempt.rollout
-    if attempt.verdict.reward is None:
-        raise Unrepresentable("reward_unknown")
-    request = _request(prompt, rollout)
-    row: dict[str, Any] = {
-        "responses_create_params": request,
-        "response": _response(rollout, request),
-        "reward": float(attempt.verdict.reward),
-        "_ng_task_index": index,
-        "_ng_rollout_index": rollout.repeat_index,
-        "prompt_id": prompt.prompt_id,
-        "rollout_id": rollout.rollout_id,
-    }
-    truth = truth_text(prompt)
-    return row if truth is None else {**row, "expected_answer": truth}
+class _Requests:
+    """Requests of one prompt: rollouts that were sampled alike share one object."""
+
+    def __init__(self, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._conversation: dict[str, Any] | None = None
+        self._requests: dict[bytes, dict[str, Any]] = {}
+
+    def of(self, rollout: Rollout) -> dict[str, Any]:
+        """Return the request of a rollout."""
+        sampling = rollout.sampling
+        alike = msgspec.json.encode(sampling)  # not the values, as 1, 1.0 and True are equal
+        request = self._requests.get(alike)
+        if request is None:
+            self._conversation = self._conversation or _conversation(self._prompt)
+            request = {**self._conversation, **_parameters(sampling)}
+            self._requests[alike] = request
+        return request
 
 
-def _request(prompt: Prompt, rollout: Rollout) -> dict[str, Any]:
-    request: dict[str, Any] = {"input": [item for message in prompt.messages for item in _input_items(message)]}
+def _parameters(sampling: dict[str, Any]) -> dict[str, Any]:
+    parameters = {name: sampling[name] for name in _PARAMETERS if sampling.get(name) is not None}
+    if isinstance(sampling.get("tool_choice"), str):
+        parameters["tool_choice"] = sampling["tool_choice"]
+    return parameters
+
+
+def _conversation(prompt: Prompt) -> dict[str, Any]:
+    conversation: dict[str, Any] = {"input": [item for message in prompt.messages for item in _input_items(message)]}
     if prompt.tools:
-        request["tools"] = [_tool(tool) for tool in prompt.tools]
-    request |= {name: rollout.sampling[name] for name in _PARAMETERS if rollout.sampling.get(name) is not None}
-    if isinstance(rollout.sampling.get("tool_choice"), str):
-        request["tool_choice"] = rollout.sampling["tool_choice"]
-    return request
+        conversation["tools"] = [_tool(tool) for tool in prompt.tools]
+    return conversation
 
 
 def _response(rollout: Rollout, request: dict[str, Any]) -> dict[str, Any]:
@@ -80,9 +114,11 @@ def _response(rollout: Rollout, request: dict[str, Any]) -> dict[str, Any]:
         "output": _output(rollout),
         "parallel_tool_calls": request.get("parallel_tool_calls", True),
         "tool_choice": request.get("tool_choice", "auto"),
-        "tools": request.get("tools", []),
+        "tools": request.get("tools", _NO_TOOLS),
     }
-    response |= {name: request[name] for name in ("temperature", "top_p", "max_output_tokens") if name in request}
+    for name in ("temperature", "top_p", "max_output_tokens"):
+        if name in request:
+            response[name] = request[name]
     if rollout.truncated:
         response["incomplete_details"] = {"reason": "max_output_tokens"}
     usage = rollout.usage
@@ -179,8 +215,8 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
     """Token counts. The schema wants integers for the details, which no chat completion has to tell: they are 0."""
     return {
         "input_tokens": prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": _NO_INPUT_DETAILS,
         "output_tokens": completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": _NO_OUTPUT_DETAILS,
         "total_tokens": prompt_tokens + completion_tokens,
     }

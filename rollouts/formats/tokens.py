@@ -29,12 +29,10 @@ class TokenSequence(msgspec.Struct, frozen=True):
 
 def has_token_ids(rollout: Rollout) -> bool:
     """Whether every call of the rollout has prompt ids, generated ids and log-probabilities."""
-    return bool(rollout.calls) and all(
-        call.prompt_token_ids is not None
-        and call.generation_token_ids is not None
-        and call.generation_log_probs is not None
-        for call in rollout.calls
-    )
+    for call in rollout.calls:
+        if call.prompt_token_ids is None or call.generation_token_ids is None or call.generation_log_probs is None:
+            return False
+    return bool(rollout.calls)
 
 
 def token_sequence(rollout: Rollout) -> TokenSequence:
@@ -46,12 +44,15 @@ def token_sequence(rollout: Rollout) -> TokenSequence:
     """
     if not has_token_ids(rollout):
         raise Unrepresentable("token_ids_missing")
-    prompt_ids, *_ = (call.prompt_token_ids or [] for call in rollout.calls)
-    completion_ids: list[int] = []
-    log_probs: list[float] = []
-    mask: list[int] = []
-    for call in rollout.calls:
-        between, generated, generated_log_probs = _delta(call, prompt_ids, completion_ids)
+    first, *later = rollout.calls
+    prompt_ids = first.prompt_token_ids or []
+    completion_ids, log_probs = _generated(first)
+    mask = [1] * len(completion_ids)
+    if later:
+        completion_ids, log_probs = [*completion_ids], [*log_probs]  # records are never changed
+    for call in later:
+        generated, generated_log_probs = _generated(call)
+        between = _between(call, prompt_ids, completion_ids)
         completion_ids += between + generated
         log_probs += [0.0] * len(between) + generated_log_probs
         mask += [0] * len(between) + [1] * len(generated)
@@ -60,19 +61,22 @@ def token_sequence(rollout: Rollout) -> TokenSequence:
     return TokenSequence(prompt_ids, completion_ids, log_probs, mask)
 
 
-def _delta(
-    call: ModelCall, prompt_ids: list[int], completion_ids: list[int]
-) -> tuple[list[int], list[int], list[float]]:
-    """What a call adds to the sequence so far: ids of the environment, generated ids, their log-probabilities."""
-    call_prompt_ids = call.prompt_token_ids or []
+def _generated(call: ModelCall) -> tuple[list[int], list[float]]:
+    """Generated ids of a call and their log-probabilities, in lists of one length."""
     generated = call.generation_token_ids or []
-    generated_log_probs = call.generation_log_probs or []
-    if len(generated) != len(generated_log_probs):
+    log_probs = call.generation_log_probs or []
+    if len(generated) != len(log_probs):
         raise Unrepresentable("token_lengths_disagree")
+    return generated, log_probs
+
+
+def _between(call: ModelCall, prompt_ids: list[int], completion_ids: list[int]) -> list[int]:
+    """Ids of the environment that a call adds to the sequence so far."""
+    call_prompt_ids = call.prompt_token_ids or []
     num_seen = len(prompt_ids) + len(completion_ids)
     if (
         call_prompt_ids[: len(prompt_ids)] != prompt_ids
         or call_prompt_ids[len(prompt_ids) : num_seen] != completion_ids
     ):
         raise Unrepresentable("history_not_contiguous")
-    return call_prompt_ids[num_seen:], generated, generated_log_probs
+    return call_prompt_ids[num_seen:]

@@ -54,6 +54,7 @@ class TrlRollouts(Format):
     """
 
     name = "trl_rollouts"
+    token_ids = True
     equal_groups = True
     suffix: Literal["jsonl", "parquet"] = "parquet"
     schema: pa.Schema | None = pa.schema(
@@ -77,11 +78,12 @@ class TrlRollouts(Format):
         `completion_ids`, `logprobs` and `env_mask` have one length. `env_mask` is 1 where the policy sampled.
         """
         assert isinstance(example, TrainingGroup)
+        prompt = example.prompt
         shared = {
-            "prompt": text_messages(example.prompt.messages),
-            "tools": tools_json(example.prompt),
+            "prompt": text_messages(prompt.messages),
+            "tools": tools_json(prompt),
             "pass_rate": example.pass_rate,
-            "prompt_id": example.prompt.prompt_id,
+            "prompt_id": prompt.prompt_id,
         }
         return [{**shared, **_rollout_columns(attempt)} for attempt in example.attempts]
 

@@ -1,24 +1,28 @@
 """Sampling through `/v1/chat/completions`, the interface vLLM, SGLang, llama.cpp and hosted models share.
 
-This client is the only owner of retries for a request: bounded attempts, exponential back-off with jitter, a server's
-Retry-After obeyed. Optional fields that a server refuses by name (`return_token_ids`, `logprobs`, `seed`) are left out
-from then on; the rollouts say so in their flags.
+One request at a time, without retries. Optional fields that a server refuses by name (`return_token_ids`, `logprobs`,
+`seed`) are left out from then on; the rollouts say so in their flags.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import httpx
 import msgspec
-import tenacity
 
-from rollouts.errors import ErrorRecord, PolicyError, PolicyFatal, PolicyUnavailable, RequestRefused
+from rollouts.errors import (
+    ErrorRecord,
+    PolicyError,
+    PolicyFatal,
+    PolicyUnavailable,
+    RequestRefused,
+)
 from rollouts.identity import derived_seed, rollout_id
-from rollouts.policy import Endpoint, wire
+from rollouts.policy import Endpoint, Tries, Wanted, wire
 from rollouts.policy.failures import failure
 from rollouts.policy.transport import Transport
 from rollouts.records import ModelCall, Prompt, Rollout, StopReason
@@ -29,14 +33,18 @@ OPTIONAL_FIELDS = ("return_token_ids", "logprobs", "seed")
 """Request fields that a server may refuse without the rollout being lost."""
 
 _encoder = msgspec.json.Encoder()
-_exponential = tenacity.wait_random_exponential(multiplier=0.5, min=0.1, max=60)
 
 
-class _Answer(NamedTuple):
-    completion: wire.ChatCompletion
+class _Prepared(NamedTuple):
+    """A request that is ready to be sent again for the next repeat of the prompt."""
+
+    prompt: Prompt
+    num_samples: int
     seed: int | None
-    started_at: float
-    latency_s: float
+    fields: dict[str, Any]
+    body: bytes
+    sampling: dict[str, Any]
+    refused: frozenset[str]
 
 
 class ChatCompletionsPolicy:
@@ -44,13 +52,12 @@ class ChatCompletionsPolicy:
 
     Args:
         endpoint: Name of the address for records, model and key.
-        transport: Sends the requests; closed with the policy.
+        transport: Sends the requests; shared by all endpoints, and closed by whoever opened it.
         url: Where requests go; the endpoint's own URL, except for the embedded policy.
         sampling_id: Identity of the way of sampling, for rollout ids.
         sampling_params: Merges a prompt's own sampling settings with the run's.
         seed: Seed of the run, from which every rollout's is derived; `None` sends none.
         timeout_s: Seconds for one request, sending to last byte.
-        max_attempts: Requests for one rollout.
     """
 
     def __init__(
@@ -63,21 +70,19 @@ class ChatCompletionsPolicy:
         sampling_params: Callable[[dict[str, Any]], dict[str, Any]],
         seed: int | None,
         timeout_s: float,
-        max_attempts: int,
     ) -> None:
         self._endpoint = endpoint
         self._transport = transport
         self._url = url
+        self._chat_url = f"{url}/chat/completions"
         self._sampling_id = sampling_id
         self._sampling_params = sampling_params
         self._seed = seed
         self._timeout_s = timeout_s
-        self._max_attempts = max_attempts
-        self._refused_fields: set[str] = set()
-
-    @property
-    def _secret(self) -> str | None:
-        return self._endpoint.api_key.get_secret_value() if self._endpoint.api_key else None
+        self._secret = endpoint.api_key.get_secret_value() if endpoint.api_key else None
+        self.headers = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
+        self._refused_fields: frozenset[str] = frozenset()
+        self._last: _Prepared | None = None
 
     async def probe(self) -> None:
         """See `Policy.probe`."""
@@ -89,97 +94,104 @@ class ChatCompletionsPolicy:
                 status=404,
             )
 
-    async def sample(self, prompt: Prompt, repeat_index: int) -> Rollout:
+    async def sample(self, wanted: Wanted, tries: Tries) -> list[Rollout]:
         """See `Policy.sample`."""
-        seed = None if self._seed is None else derived_seed(self._seed, prompt.prompt_id, repeat_index)
-        sampling = self._sampling_params(prompt.sampling)
-        body = wire.request_body(self._endpoint.model, prompt, sampling, seed)
-        started_at, clock = time.time(), time.perf_counter()
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, PolicyError) and error.retryable),
-            stop=tenacity.stop_after_attempt(self._max_attempts),
-            wait=_wait_s,
-            reraise=True,
-        )
-        outcome: dict[str, Any]
-        try:
-            answer = await retrying(self._answer, body)
-        except PolicyFatal:
-            raise
-        except PolicyError as error:
-            outcome = {
-                "messages": prompt.messages,
-                "stop_reason": StopReason.ERROR,
-                "error": ErrorRecord.of(error),
-                "seed": seed,
-            }
-        else:
-            outcome = self._completed(prompt, answer, retrying.statistics["attempt_number"])
-        return Rollout(
-            rollout_id=rollout_id(self._sampling_id, prompt.prompt_id, repeat_index),
-            prompt_id=prompt.prompt_id,
-            repeat_index=repeat_index,
-            num_prompt_messages=len(prompt.messages),
-            sampling=sampling,
-            latency_s=time.perf_counter() - clock,
-            attempts=retrying.statistics["attempt_number"],
-            model_asked=self._endpoint.model,
-            endpoint=self._endpoint.url,
-            policy_version=self._endpoint.version,
-            started_at=started_at,
-            ended_at=time.time(),
-            **outcome,
-        )
+        prepared = self._prepared(wanted)
+        sent_at, clock = time.time(), time.perf_counter()
+        completion, seed = await self._send(prepared)
+        latency_s = time.perf_counter() - clock
+        shared = _Shared(completion, seed, sent_at, latency_s, prepared.sampling)
+        choices = _whole(completion.choices)[: len(wanted.repeats)]
+        return [
+            self._completed(wanted.prompt, repeat, choice, shared, tries)
+            for repeat, choice in zip(wanted.repeats, choices, strict=False)
+        ]
 
-    async def close(self) -> None:
-        """See `Policy.close`."""
-        await self._transport.close()
+    def failed(self, wanted: Wanted, tries: Tries, error: PolicyError) -> list[Rollout]:
+        """See `Policy.failed`."""
+        prompt = wanted.prompt
+        return [
+            Rollout(
+                rollout_id=rollout_id(self._sampling_id, prompt.prompt_id, repeat),
+                prompt_id=prompt.prompt_id,
+                repeat_index=repeat,
+                messages=prompt.messages,
+                num_prompt_messages=len(prompt.messages),
+                stop_reason=StopReason.ERROR,
+                seed=self._seed_of(prompt, repeat),
+                sampling=self._sampling_params(prompt.sampling),
+                latency_s=time.perf_counter() - tries.clock,
+                attempts=tries.number,
+                model_asked=self._endpoint.model,
+                endpoint=self._endpoint.url,
+                policy_version=self._endpoint.version,
+                started_at=tries.started_at,
+                ended_at=time.time(),
+                error=ErrorRecord.of(error),
+            )
+            for repeat in wanted.repeats
+        ]
 
-    async def _answer(self, body: dict[str, Any]) -> _Answer:
-        """Send one request and time it."""
-        started_at, clock = time.time(), time.perf_counter()
-        completion, seed = await self._send(body)
-        return _Answer(completion, seed, started_at, time.perf_counter() - clock)
+    def _seed_of(self, prompt: Prompt, repeat: int) -> int | None:
+        return None if self._seed is None else derived_seed(self._seed, prompt.prompt_id, repeat)
 
-    async def _send(self, body: dict[str, Any]) -> tuple[wire.ChatCompletion, int | None]:
+    def _prepared(self, wanted: Wanted) -> _Prepared:
+        """The request for what is wanted; repeats of a prompt follow each other and mostly ask for the same."""
+        prompt, num_samples = wanted.prompt, len(wanted.repeats)
+        seed = self._seed_of(prompt, wanted.repeats[0])
+        last = self._last
+        if (
+            last is None
+            or last.prompt is not prompt
+            or last.num_samples != num_samples
+            or last.seed != seed
+            or last.refused is not self._refused_fields
+        ):
+            sampling = self._sampling_params(prompt.sampling)
+            every = wire.request_body(self._endpoint.model, prompt, sampling, seed, num_samples)
+            fields = {name: value for name, value in every.items() if name not in self._refused_fields}
+            body = _encoder.encode(fields)
+            last = _Prepared(prompt, num_samples, seed, fields, body, sampling, self._refused_fields)
+            self._last = last
+        return last
+
+    async def _send(self, prepared: _Prepared) -> tuple[wire.ChatCompletion, int | None]:
         """Send one request, leaving out what the server refuses; returns the answer and the seed that was sent."""
-        sent = {name: value for name, value in body.items() if name not in self._refused_fields}
         try:
-            return await self._post(sent), sent.get("seed")
+            return await self._post(prepared.body), prepared.fields.get("seed")
         except RequestRefused as error:
-            refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & sent.keys()
+            refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & prepared.fields.keys()
             if not refused:
                 raise
-            sent = {name: value for name, value in sent.items() if name not in refused}
-        completion = await self._post(sent)  # only when this succeeds were those fields the reason
-        logger.warning("The server refuses %s; sampling goes on without.", ", ".join(sorted(refused)))
-        self._refused_fields |= refused
-        return completion, sent.get("seed")
+            fields = {name: value for name, value in prepared.fields.items() if name not in refused}
+        completion = await self._post(_encoder.encode(fields))  # only when this succeeds were those fields the reason
+        if not refused <= self._refused_fields:
+            logger.warning("The server refuses %s; sampling goes on without.", ", ".join(sorted(refused)))
+            self._refused_fields |= refused
+        return completion, fields.get("seed")
 
-    async def _post(self, sent: dict[str, Any]) -> wire.ChatCompletion:
+    async def _post(self, body: bytes) -> wire.ChatCompletion:
         """Send one request as it stands."""
-        reply = await self._transport.post(f"{self._url}/chat/completions", _encoder.encode(sent), self._timeout_s)
+        reply = await self._transport.post(self._chat_url, body, self.headers, self._timeout_s)
         if reply.status == 200:
             completion = wire.decode(reply.body, self._secret)
             status = wire.error_status(completion)
-            if status is None and wire.stop_reason(completion.choices[0]) is StopReason.ABORT:
-                raise PolicyUnavailable(
-                    f"the server gave the completion up (finish_reason {completion.choices[0].finish_reason!r})",
-                    status=200,
-                )
             if status is None:
+                if not _whole(completion.choices):
+                    reason = completion.choices[0].finish_reason
+                    raise PolicyUnavailable(f"the server gave the completion up (finish_reason {reason!r})", status=200)
                 return completion
         else:
             status = reply.status
         raise failure(status, reply.headers, reply.body, self._secret)
 
-    def _completed(self, prompt: Prompt, answer: _Answer, attempts: int) -> dict[str, Any]:
-        """Fields of a rollout that got its completion."""
-        completion = answer.completion
-        choice = completion.choices[0]
+    def _completed(self, prompt: Prompt, repeat: int, choice: wire.Choice, shared: _Shared, tries: Tries) -> Rollout:
+        """The record of one completion."""
+        completion = shared.completion
         message = wire.assistant_message(choice)
         tokens = wire.sampled_tokens(completion, choice)
-        usage = wire.usage(completion)
+        alone = len(completion.choices) == 1
+        usage = wire.usage(completion) if alone else wire.usage_of_one(completion, tokens)
         flags = list(tokens.flags)
         if not message["content"] and "tool_calls" not in message:
             flags.append("empty")
@@ -187,6 +199,7 @@ class ChatCompletionsPolicy:
             flags.append("model_differs")
         if usage.completion_tokens is None:
             flags.append("usage_missing")
+        flags.sort()
         call = ModelCall(
             message_index=len(prompt.messages),
             prompt_token_ids=tokens.prompt_token_ids,
@@ -196,19 +209,49 @@ class ChatCompletionsPolicy:
             response_id=completion.id,
             model=completion.model,
             usage=usage,
-            started_at=answer.started_at,
-            latency_s=answer.latency_s,
-            attempts=attempts,
+            started_at=shared.sent_at,
+            latency_s=shared.latency_s,
+            attempts=tries.number,
         )
-        return {
-            "messages": [*prompt.messages, message],
-            "seed": answer.seed,
-            "stop_reason": wire.stop_reason(choice),
-            "calls": [call],
-            "usage": usage,
-            "model_answered": completion.model,
-            "flags": sorted(flags),
-        }
+        return Rollout(
+            rollout_id=rollout_id(self._sampling_id, prompt.prompt_id, repeat),
+            prompt_id=prompt.prompt_id,
+            repeat_index=repeat,
+            messages=[*prompt.messages, message],
+            num_prompt_messages=len(prompt.messages),
+            stop_reason=wire.stop_reason(choice),
+            calls=[call],
+            usage=usage,
+            seed=shared.seed,
+            sampling=shared.sampling,
+            latency_s=time.perf_counter() - tries.clock,
+            attempts=tries.number,
+            model_asked=self._endpoint.model,
+            model_answered=completion.model,
+            endpoint=self._endpoint.url,
+            policy_version=self._endpoint.version,
+            started_at=tries.started_at,
+            ended_at=time.time(),
+            flags=flags,
+        )
+
+
+class _Shared(NamedTuple):
+    """What the completions of one answer have in common."""
+
+    completion: wire.ChatCompletion
+    seed: int | None
+    sent_at: float
+    latency_s: float
+    sampling: dict[str, Any]
+
+
+def _whole(choices: Sequence[wire.Choice]) -> list[wire.Choice]:
+    """Choices that the server brought to an end, in its order of indices."""
+    if len(choices) == 1:
+        return [] if wire.stop_reason(choices[0]) is StopReason.ABORT else list(choices)
+    ended = [choice for choice in choices if wire.stop_reason(choice) is not StopReason.ABORT]
+    return sorted(ended, key=lambda choice: choice.index)
 
 
 async def served_models(url: str, secret: str | None) -> list[str] | None:
@@ -218,7 +261,8 @@ async def served_models(url: str, secret: str | None) -> list[str] | None:
         Model names, or `None` when the server answers but keeps no such list.
 
     Raises:
-        PolicyFatal: Nothing answers, or the key is refused.
+        PolicyUnavailable: Nothing answers.
+        PolicyFatal: The key is refused.
     """
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     try:
@@ -226,7 +270,7 @@ async def served_models(url: str, secret: str | None) -> list[str] | None:
             response = await client.get(f"{url}/models")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # Not chained: the client's error may hold the headers of the request.
-        raise PolicyFatal(f"no policy server answers at {url} ({type(error).__name__})") from None
+        raise PolicyUnavailable(f"no policy server answers at {url} ({type(error).__name__})") from None
     if response.status_code in (401, 403) or 300 <= response.status_code < 400:
         raise failure(response.status_code, response.headers, response.content, secret)
     if response.status_code != 200:
@@ -235,12 +279,3 @@ async def served_models(url: str, secret: str | None) -> list[str] | None:
         return [str(model["id"]) for model in response.json()["data"]]
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _wait_s(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next attempt: exponential with jitter, and never sooner than the server asked."""
-    outcome = state.outcome
-    error = outcome.exception() if outcome else None
-    asked = error.retry_after_s if isinstance(error, PolicyError) else None
-    backoff = _exponential(state)
-    return backoff if asked is None else asked + min(backoff, 1.0)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from rollouts.errors import PolicyError, PolicyFatal, PolicyUnavailable, PromptTooLong, RequestRefused
+from rollouts.errors import PolicyBusy, PolicyError, PolicyFatal, PolicyUnavailable, PromptTooLong, RequestRefused
 
 MAX_RETRY_AFTER_S = 300.0
 """Longest wait a server may ask for; more is taken for a mistake and cut to this (guess)."""
@@ -26,7 +26,8 @@ _TOO_LONG = re.compile(
     r"|max_(?:completion_)?tokens must be at least 1|longer than the (?:maximum )?model|input tokens",
     re.IGNORECASE,
 )
-_LATER = {408, 409, 425, 429}
+_BUSY = 429
+_LATER = {408, 409, 425, _BUSY}
 _FATAL_SETUP = {405, 411, 415, 501}
 
 
@@ -50,9 +51,8 @@ def failure(status: int, headers: Mapping[str, str], body: bytes, secret: str | 
     if code == "insufficient_quota" or "insufficient_quota" in words:
         return PolicyFatal(f"the account has no quota left ({status}): {said}", status=status)
     if status in _LATER or (status >= 500 and status not in _FATAL_SETUP):
-        return PolicyUnavailable(
-            f"the server answered {status}: {said}", status=status, retry_after_s=retry_after_s(headers)
-        )
+        later = PolicyBusy if status == _BUSY else PolicyUnavailable
+        return later(f"the server answered {status}: {said}", status=status, retry_after_s=retry_after_s(headers))
     if status in _FATAL_SETUP or 300 <= status < 400:
         return PolicyFatal(
             f"the server answered {status}: {said}. Check the URL; it should end in /v1 and need no redirect",

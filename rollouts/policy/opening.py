@@ -1,19 +1,25 @@
-"""From an address to something that can be sampled, with nothing sent before it is needed."""
+"""From addresses to something that can be sampled, with nothing sent before it is needed."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydantic import SecretStr
 
+from rollouts.dispatch import SamplingOptions
 from rollouts.engine import Engine
-from rollouts.errors import ConfigError
+from rollouts.errors import ConfigError, PolicyFatal, PolicyUnavailable
 from rollouts.policy import Endpoint
 from rollouts.policy.chat_completions import ChatCompletionsPolicy, served_models
-from rollouts.policy.transport import AiohttpTransport
+from rollouts.policy.concurrency import HIGHEST_LIMIT, AdaptiveLimit, FixedLimit, Limit
+from rollouts.policy.endpoint_pool import EndpointPool, PooledEndpoint
+from rollouts.policy.rate_limits import RateLimits
+from rollouts.policy.sampler import PolicySampler
+from rollouts.policy.transport import Transport, open_transport
 from rollouts.settings import EMBEDDED, CollectSettings
 
 EMBEDDED_MODEL = "simulator"
@@ -22,42 +28,72 @@ EMBEDDED_VERSION = "embedded-1"
 """Changes when the embedded policy would answer differently."""
 
 
-def resolve_endpoint(
-    url: str, model: str | None, version: str | None, api_key: SecretStr | None, key_name: str
-) -> Endpoint:
-    """Complete an address: check the URL, and ask the server for the model when none was named.
+def resolve_endpoints(
+    urls: Sequence[str],
+    model: str | None,
+    version: str | None,
+    api_key: SecretStr | None,
+    key_name: str,
+    weights: Sequence[float] = (),
+) -> list[Endpoint]:
+    """Complete addresses of one model: check the URLs, and ask the servers for the model when none was named.
 
     Args:
-        url: As the user gave it.
+        urls: As the user gave them, at least one.
         model: As the user gave it.
-        version: As the user gave it; the URL stands in for it.
+        version: As the user gave it; the URLs, sorted, stand in for it.
         api_key: Key, already fetched from where it is kept.
         key_name: Where the key was looked for, for messages.
+        weights: Share of the work of each URL; none for equal shares.
 
     Raises:
-        ConfigError: The URL cannot be one, or the server lists more than one model.
-        PolicyFatal: Nothing answers at the URL, or the key is refused.
+        ConfigError: A URL cannot be one, or the servers list more than one model, or different ones.
+        PolicyFatal: Nothing answers at any URL, or the key is refused.
     """
-    if url == EMBEDDED:
-        return Endpoint(url=EMBEDDED, model=model or EMBEDDED_MODEL, version=version or EMBEDDED_VERSION)
+    if list(urls) == [EMBEDDED]:
+        return [Endpoint(url=EMBEDDED, model=model or EMBEDDED_MODEL, version=version or EMBEDDED_VERSION)]
     api_key = _usable(api_key, key_name)
-    url = url.rstrip("/")
-    if not re.fullmatch(r"https?://[^\s/@]+(/[^\s?#@]*)?", url):
+    urls = [url.rstrip("/") for url in urls]
+    if not all(re.fullmatch(r"https?://[^\s/@]+(/[^\s?#@]*)?", url) for url in urls):
         raise ConfigError(
             "policy.url must look like http://host:8000/v1, without user, password or query. "
             f"Put a key into the environment variable {key_name} or a policy-server block"
         )
+    if len(set(urls)) != len(urls):
+        raise ConfigError("policy.urls names a server twice")
     if model is None:
-        served = asyncio.run(served_models(url, api_key.get_secret_value() if api_key else None))
-        if served is None or len(served) != 1:
-            if served is None:
-                raise ConfigError(
-                    f"{url} keeps no list of models: does the URL end in /v1? If it is right, set policy.model"
-                )
+        model = asyncio.run(_model_at(urls, api_key.get_secret_value() if api_key else None))
+    version = version or " ".join(sorted(urls))
+    return [
+        Endpoint(url=url, model=model, version=version, api_key=api_key, weight=weight)
+        for url, weight in zip(urls, weights or [1.0] * len(urls), strict=True)
+    ]
+
+
+async def _model_at(urls: Sequence[str], secret: str | None) -> str:
+    """Find the one model that all servers that answer serve."""
+    found: dict[str, str] = {}
+    away: list[str] = []
+    for url in urls:
+        try:
+            served = await served_models(url, secret)
+        except PolicyUnavailable as error:
+            away.append(str(error))
+            continue
+        if served is None:
+            raise ConfigError(
+                f"{url} keeps no list of models: does the URL end in /v1? If it is right, set policy.model"
+            )
+        if len(served) != 1:
             listed = ", ".join(sorted(served)[:20]) or "none"
             raise ConfigError(f"policy.model must be set; served at {url}: {listed}")
-        model = served[0]
-    return Endpoint(url=url, model=model, version=version or url, api_key=api_key)
+        found[url] = served[0]
+    if not found:
+        raise PolicyFatal("; ".join(away))
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{model} at {url}" for url, model in found.items())
+        raise ConfigError(f"the servers of one run must serve one model; these serve several: {listed}")
+    return next(iter(found.values()))
 
 
 def _usable(api_key: SecretStr | None, key_name: str) -> SecretStr | None:
@@ -71,35 +107,106 @@ def _usable(api_key: SecretStr | None, key_name: str) -> SecretStr | None:
 
 
 @contextmanager
-def open_engine(endpoint: Endpoint, settings: CollectSettings) -> Iterator[Engine]:
-    """Start sampling at `endpoint`, starting the embedded policy first when that is what it names.
+def open_engine(endpoints: Sequence[Endpoint], settings: CollectSettings) -> Iterator[Engine]:
+    """Start sampling at `endpoints`, starting the embedded policy first when that is what they name.
 
     Raises:
-        PolicyFatal: The server cannot be sampled.
+        PolicyFatal: No server can be sampled.
     """
-    if endpoint.url == EMBEDDED:
+    if endpoints[0].url == EMBEDDED:
         from rollouts.simulator.server import Simulator
 
-        with Simulator(model=endpoint.model) as simulator, _engine(endpoint, simulator.url, settings) as engine:
+        with (
+            Simulator(model=endpoints[0].model) as simulator,
+            _engine({simulator.url: endpoints[0]}, settings) as engine,
+        ):
             yield engine
         return
-    with _engine(endpoint, endpoint.url, settings) as engine:
+    with _engine({endpoint.url: endpoint for endpoint in endpoints}, settings) as engine:
         yield engine
 
 
-def _engine(endpoint: Endpoint, url: str, settings: CollectSettings) -> Engine:
-    def make_policy() -> ChatCompletionsPolicy:
-        key = endpoint.api_key.get_secret_value() if endpoint.api_key else None
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return ChatCompletionsPolicy(
+def _engine(endpoints: dict[str, Endpoint], settings: CollectSettings) -> Engine:
+    """Make an engine for endpoints, by the URL where they are reached."""
+
+    def make_sampler() -> PolicySampler:
+        transport = open_transport(_connections(settings) * len(endpoints))
+        policies = _policies(endpoints, settings, transport)
+        pooled = [
+            PooledEndpoint(
+                url=url,
+                name=endpoint.url,
+                weight=endpoint.weight,
+                headers=policies[url].headers,
+                limit=_limit(settings),
+                rates=_rates(settings),
+            )
+            for url, endpoint in endpoints.items()
+        ]
+        fixed = settings.num_samples_in_parallel
+        pool = EndpointPool(pooled, time.monotonic, max_in_flight=None if fixed == "auto" else fixed)
+        return PolicySampler(pool, policies, transport)
+
+    return Engine(
+        make_sampler,
+        SamplingOptions(
+            max_attempts=settings.max_attempts,
+            samples_per_request=_samples_per_request(settings),
+            straggler_timeout_s=settings.straggler_timeout_s,
+            on_straggler=settings.on_straggler,
+            counts_tokens=settings.tokens_per_minute is not None,
+            outage_timeout_s=settings.outage_timeout_s,
+            max_output_tokens=settings.sampling_params({}).get("max_output_tokens"),
+        ),
+    )
+
+
+def _policies(
+    endpoints: dict[str, Endpoint], settings: CollectSettings, transport: Transport
+) -> dict[str, ChatCompletionsPolicy]:
+    return {
+        url: ChatCompletionsPolicy(
             endpoint,
-            AiohttpTransport(headers, settings.num_samples_in_parallel),
+            transport,
             url=url,
             sampling_id=settings.sampling_id(endpoint.model, endpoint.version),
             sampling_params=settings.sampling_params,
             seed=settings.seed,
             timeout_s=settings.request_timeout_s,
-            max_attempts=settings.max_attempts,
         )
+        for url, endpoint in endpoints.items()
+    }
 
-    return Engine(make_policy, settings.num_samples_in_parallel)
+
+def _samples_per_request(settings: CollectSettings) -> int:
+    """One with a seed, because each sample has its own; never more than may be in flight."""
+    if settings.seed is not None:
+        return 1
+    chosen = settings.num_samples_in_parallel
+    return min(
+        settings.samples_per_request,
+        settings.samples_per_request if chosen == "auto" else chosen,
+        settings.policy.max_in_flight or settings.samples_per_request,
+    )
+
+
+def _limit(settings: CollectSettings) -> Limit:
+    chosen, most = settings.num_samples_in_parallel, settings.policy.max_in_flight
+    if chosen == "auto":
+        return AdaptiveLimit(time.monotonic, ceiling=most or HIGHEST_LIMIT)
+    return FixedLimit(min(chosen, most or chosen))
+
+
+def _rates(settings: CollectSettings) -> RateLimits:
+    return RateLimits(
+        settings.requests_per_minute,
+        settings.tokens_per_minute,
+        shared_by=settings.limits_shared_by,
+        clock=time.monotonic,
+    )
+
+
+def _connections(settings: CollectSettings) -> int:
+    """Connections that may be open to one server."""
+    chosen, most = settings.num_samples_in_parallel, settings.policy.max_in_flight
+    return (most or HIGHEST_LIMIT) if chosen == "auto" else min(chosen, most or chosen)

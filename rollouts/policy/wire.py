@@ -19,7 +19,8 @@ CLAMPED_LOG_PROB = -9999.0
 """vLLM reports minus infinity as this number: it is not a log-probability."""
 
 
-class _LogProb(msgspec.Struct):
+# Thousands of these come with every answer and none refers to another: the garbage collector need not know them.
+class _LogProb(msgspec.Struct, gc=False):
     logprob: float
 
 
@@ -35,8 +36,11 @@ class _Message(msgspec.Struct):
     tool_calls: list[dict[str, Any]] | None = None
 
 
-class _Choice(msgspec.Struct):
+class Choice(msgspec.Struct):
+    """One completion of an answer."""
+
     message: _Message
+    index: int = 0
     finish_reason: str | None = None
     logprobs: _LogProbs | None = None
     token_ids: list[int] | None = None
@@ -45,7 +49,7 @@ class _Choice(msgspec.Struct):
 class ChatCompletion(msgspec.Struct):
     """The part of an answer that is kept."""
 
-    choices: list[_Choice] = []
+    choices: list[Choice] = []
     id: str | None = None
     model: str | None = None
     usage: Any = None
@@ -68,14 +72,17 @@ class SampledTokens(msgspec.Struct, frozen=True):
     flags: list[str]
 
 
-def request_body(model: str, prompt: Prompt, sampling: dict[str, Any], seed: int | None) -> dict[str, Any]:
-    """Build a request for one completion with token ids and log-probabilities.
+def request_body(
+    model: str, prompt: Prompt, sampling: dict[str, Any], seed: int | None, num_samples: int = 1
+) -> dict[str, Any]:
+    """Build a request for completions with token ids and log-probabilities.
 
     Args:
         model: Name the server knows.
         prompt: What to continue.
         sampling: Settings named as in NeMo Gym; unknown ones are sent as they stand.
         seed: Seed of this rollout, `None` for the server's own.
+        num_samples: Completions to ask for.
     """
     params = dict(sampling)
     limit = params.pop("max_output_tokens", None)
@@ -86,6 +93,8 @@ def request_body(model: str, prompt: Prompt, sampling: dict[str, Any], seed: int
         body["max_tokens"] = limit
     if prompt.tools:
         body["tools"] = prompt.tools
+    if num_samples > 1:
+        body["n"] = num_samples
     body["logprobs"] = True
     body["return_token_ids"] = True
     return body
@@ -101,7 +110,7 @@ def decode(body: bytes, secret: str | None = None) -> ChatCompletion:
     Raises:
         MalformedCompletion: It is not JSON, not a completion, or holds no choice.
     """
-    if not body.strip():
+    if not body or body.isspace():
         raise MalformedCompletion("the server answered 200 with an empty body", status=200)
     try:
         completion = _decoder.decode(body)
@@ -122,7 +131,7 @@ def error_status(completion: ChatCompletion) -> int | None:
     return code if isinstance(code, int) and 400 <= code < 600 else 500
 
 
-def assistant_message(choice: _Choice) -> Message:
+def assistant_message(choice: Choice) -> Message:
     """The assistant message of a choice: string content, and other keys only where there is something in them."""
     content = choice.message.content
     if isinstance(content, list):
@@ -138,7 +147,7 @@ def assistant_message(choice: _Choice) -> Message:
     return message
 
 
-def stop_reason(choice: _Choice) -> StopReason:
+def stop_reason(choice: Choice) -> StopReason:
     """Why the completion ended; anything unheard-of, and nothing at all, is `abort`."""
     match choice.finish_reason:
         case "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence":
@@ -159,25 +168,41 @@ def usage(completion: ChatCompletion) -> Usage:
     return Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
 
 
+def usage_of_one(completion: ChatCompletion, tokens: SampledTokens) -> Usage:
+    """Token counts of one of several choices: the server bills them together, so only the ids tell them apart."""
+    together = usage(completion)
+    ids = tokens.generation_token_ids
+    return Usage(together.prompt_tokens, None if ids is None else len(ids))
+
+
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
 
 
-def sampled_tokens(completion: ChatCompletion, choice: _Choice) -> SampledTokens:
+def sampled_tokens(completion: ChatCompletion, choice: Choice) -> SampledTokens:
     """Take ids and log-probabilities that belong together, drop those that cannot be trusted, and say so."""
     flags: list[str] = []
     ids = choice.token_ids or None
     log_probs = None
     if choice.logprobs is not None and choice.logprobs.content:
         log_probs = [entry.logprob for entry in choice.logprobs.content]
-        if any(not CLAMPED_LOG_PROB < value <= 0.0 for value in log_probs):
+        if not (min(log_probs) > CLAMPED_LOG_PROB and max(log_probs) <= 0.0):  # JSON knows no NaN
             flags.append("log_probs_invalid")
             log_probs = None
-    if ids is None:
+    prompt_ids = completion.prompt_token_ids or None
+    if (ids is not None and not _are_ids(ids)) or (prompt_ids is not None and not _are_ids(prompt_ids)):
+        flags.append("token_ids_invalid")
+        ids = prompt_ids = log_probs = None
+    elif ids is None:
         flags.append("token_ids_missing")
-    if log_probs is None and "log_probs_invalid" not in flags:
+    if log_probs is None and not {"log_probs_invalid", "token_ids_invalid"} & set(flags):
         flags.append("log_probs_missing")
     if ids is not None and log_probs is not None and len(ids) != len(log_probs):
         flags.append("log_probs_disagree")
         ids = log_probs = None
-    return SampledTokens(completion.prompt_token_ids or None, ids, log_probs, flags)
+    return SampledTokens(prompt_ids, ids, log_probs, flags)
+
+
+def _are_ids(numbers: list[int]) -> bool:
+    """Whether numbers can be token ids: vocabularies are far smaller than 2**31."""
+    return min(numbers) >= 0 and max(numbers) < 2**31

@@ -36,7 +36,7 @@ def flaw(attempt: Attempt, *, keep_truncated: bool = False) -> str | None:
         return "content_filtered"
     if rollout.stop_reason in (StopReason.ABORT, StopReason.ERROR):
         return "aborted"
-    if completion_key(rollout) == ("", b"[]"):
+    if not rollout.text.strip() and not any(message.get("tool_calls") for message in rollout.completion):
         return "empty"
     if rollout.truncated and not keep_truncated:
         return "truncated"

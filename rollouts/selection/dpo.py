@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -61,6 +62,7 @@ class SelectPairs:
     def __init__(self, settings: CollectDPO) -> None:
         self._settings = settings
         self._order = _ORDERS[settings.pairing]
+        self._smallest_gap = settings.min_reward_gap - GAP_TOLERANCE
 
     def __call__(self, group: Group) -> Selected:
         """Decide about one group: up to `max_pairs_per_prompt` examples; no rollout is in two."""
@@ -84,30 +86,30 @@ class SelectPairs:
 
     def _allowed(self, candidates: list[Attempt]) -> tuple[list[_Pair], dict[str, str]]:
         """Return all pairs that may be taken, and for each rollout the reason that holds if it is in none taken."""
-        lengths = _lengths(candidates)
-        keys = {attempt.rollout.rollout_id: completion_key(attempt.rollout) for attempt in candidates}
-        nearest = dict.fromkeys(keys, _Nearness.NO_REWARD_GAP)
+        rewards, lengths = [reward_of(attempt) for attempt in candidates], _lengths(candidates)
+        key_of = cache(lambda index: completion_key(candidates[index].rollout))
+        nearest = [_Nearness.NO_REWARD_GAP] * len(candidates)
         allowed: list[_Pair] = []
-        for one, other in combinations(candidates, 2):
-            chosen, rejected = (one, other) if reward_of(one) >= reward_of(other) else (other, one)
-            ids = chosen.rollout.rollout_id, rejected.rollout.rollout_id
-            pair = _Pair(
-                chosen, rejected, reward_of(chosen) - reward_of(rejected), abs(lengths[ids[0]] - lengths[ids[1]])
-            )
-            nearness = self._nearness(pair, same_text=keys[ids[0]] == keys[ids[1]])
+        for one, other in combinations(range(len(candidates)), 2):
+            gap = abs(rewards[one] - rewards[other])
+            if gap <= 0 or gap < self._smallest_gap:
+                continue
+            difference = abs(lengths[one] - lengths[other])
+            nearness = self._nearness(difference, same_text=key_of(one) == key_of(other))
             if nearness is _Nearness.NOT_PAIRED:
-                allowed.append(pair)
-            for rollout_id in ids:
-                nearest[rollout_id] = max(nearest[rollout_id], nearness)
-        return allowed, {rollout_id: nearness.name.lower() for rollout_id, nearness in nearest.items()}
+                chosen, rejected = (one, other) if rewards[one] > rewards[other] else (other, one)
+                allowed.append(_Pair(candidates[chosen], candidates[rejected], gap, difference))
+            nearest[one] = max(nearest[one], nearness)
+            nearest[other] = max(nearest[other], nearness)
+        reasons = zip(candidates, nearest, strict=True)
+        return allowed, {attempt.rollout.rollout_id: nearness.name.lower() for attempt, nearness in reasons}
 
-    def _nearness(self, pair: _Pair, *, same_text: bool) -> _Nearness:
+    def _nearness(self, length_difference: int, *, same_text: bool) -> _Nearness:
+        """How near two attempts come whose rewards are far enough apart."""
         longest = self._settings.max_length_difference
-        if pair.gap <= 0 or pair.gap < self._settings.min_reward_gap - GAP_TOLERANCE:
-            return _Nearness.NO_REWARD_GAP
         if same_text:
             return _Nearness.SAME_TEXT
-        if longest is not None and pair.length_difference > longest:
+        if longest is not None and length_difference > longest:
             return _Nearness.LENGTH_DIFFERENCE
         return _Nearness.NOT_PAIRED
 
@@ -117,11 +119,11 @@ def _left_over(candidates: list[Attempt], reasons: dict[str, str], used: set[str
     return [dropped(attempt, reasons[rollout_id]) for rollout_id, attempt in ids_and_attempts if rollout_id not in used]
 
 
-def _lengths(candidates: list[Attempt]) -> dict[str, int]:
-    """Return the length of each completion by rollout id, all in one unit."""
-    tokens = {a.rollout.rollout_id: a.rollout.usage.completion_tokens for a in candidates}
-    known = {rollout_id: count for rollout_id, count in tokens.items() if count is not None}
-    return known if len(known) == len(tokens) else {a.rollout.rollout_id: len(a.rollout.text) for a in candidates}
+def _lengths(candidates: list[Attempt]) -> list[int]:
+    """Return the length of each completion, all in one unit."""
+    tokens = [attempt.rollout.usage.completion_tokens for attempt in candidates]
+    known = [count for count in tokens if count is not None]
+    return known if len(known) == len(tokens) else [len(attempt.rollout.text) for attempt in candidates]
 
 
 def _by_gap(pair: _Pair) -> tuple[float, str, str]:

@@ -24,6 +24,8 @@ def split_of(prompt: Prompt, validation_fraction: float, seed: int) -> Literal["
         validation_fraction: Share of prompts on the validation side, 0..1; 0 puts all on the train side.
         seed: Another seed is another draw.
     """
+    if validation_fraction <= 0:
+        return "train"
     key = content_id("split", _folded(prompt.messages))
     return "validation" if unit_interval(seed, key) < validation_fraction else "train"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 from rollouts.canonical_text import canonical_text
@@ -21,7 +22,7 @@ from rollouts.verifiers.answer_extraction import answer_part, bare, final_answer
 
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _CHOICE = re.compile(r"\(?([^\W\d_])\)")
-_QUOTES = ('""', "''", "“”", "‘’", "«»")
+_CLOSING_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
 
 
 class ExactMatch:
@@ -62,15 +63,21 @@ def _reference(value: Any) -> str:
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidGroundTruth(f"exact_match needs a finite number; got {value}")
-    folded = _folded(str(value))
+    folded = _folded_reference(str(value))
     if not folded:
         raise InvalidGroundTruth("exact_match needs a reference answer; got an empty text")
     return folded
 
 
+@lru_cache(maxsize=1024)
+def _folded_reference(text: str) -> str:
+    """A reference answer is folded once, however many completions it is compared with."""
+    return _folded(text)
+
+
 def _folded(answer: str) -> str:
     answer = bare(answer)
-    wrapped = _TEXT_COMMAND.fullmatch(answer)
+    wrapped = _TEXT_COMMAND.fullmatch(answer) if answer.startswith("\\") else None
     folded = unicodedata.normalize("NFC", canonical_text(wrapped[1] if wrapped else answer).casefold())
     folded = _unquoted(folded.removesuffix(".").strip())
     choice = _CHOICE.fullmatch(folded)
@@ -78,8 +85,9 @@ def _folded(answer: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    for opening, closing in _QUOTES:
-        inner = text[1:-1].removesuffix(".").strip()
-        if text.startswith(opening) and text.endswith(closing) and inner and not {opening, closing} & set(inner):
-            return inner
-    return text
+    opening = text[:1]
+    closing = _CLOSING_QUOTES.get(opening)
+    if closing is None or not text.endswith(closing):
+        return text
+    inner = text[1:-1].removesuffix(".").strip()
+    return inner if inner and not {opening, closing} & set(inner) else text

@@ -54,7 +54,7 @@ def judge(job: Job) -> Finding:
     """Run the verifier on one text. Exits and interrupts of the calling process still pass through."""
     started = time.perf_counter()
     try:
-        finding = _judged(load_verifier(job.verifier), job)
+        return _judged(load_verifier(job.verifier), job, started)
     except InvalidGroundTruth as error:
         finding = Finding(fault="ground_truth", message=str(error))
     except VerifierError as error:
@@ -69,7 +69,7 @@ def fault_of(error: BaseException) -> Finding:
     return Finding(fault="verifier", message=f"the verifier raised {type(error).__name__}: {str(error)[:300]}")
 
 
-def _judged(verifier: Verifier, job: Job) -> Finding:
+def _judged(verifier: Verifier, job: Job, started: float) -> Finding:
     verifier.check(job.ground_truth)
     score = verifier.score(job.text, job.ground_truth)
     low, high = verifier.reward_range
@@ -84,6 +84,7 @@ def _judged(verifier: Verifier, job: Job) -> Finding:
         reward=float(score.reward),
         answer=None if score.answer is None else str(score.answer)[:MAX_ANSWER_CHARS],
         components={str(name): float(value) for name, value in score.components.items()},
+        duration_s=time.perf_counter() - started,
     )
 
 

@@ -231,6 +231,33 @@ def test_nemo_gym_rows_are_a_request_and_a_responses_object():
     ]
 
 
+def test_nemo_gym_rows_keep_the_sampling_settings_of_their_own_rollout():
+    group = make_group()
+    temperatures = [1, 1.0, True, 0.8, 0.8]
+    attempts = [
+        Attempt(
+            msgspec.structs.replace(group.attempts[0].rollout, sampling={"temperature": temperature, "seed": seed}),
+            group.attempts[0].verdict,
+        )
+        for seed, temperature in enumerate(temperatures)
+    ]
+    rows = rows_of("nemo_gym", "rl", TrainingGroup(group.prompt, attempts, 1.0))
+    assert [repr(row["responses_create_params"]["temperature"]) for row in rows] == list(map(repr, temperatures))
+    assert all(row["responses_create_params"]["input"] == [{"type": "message", **USER}] for row in rows)
+
+
+def test_formats_that_write_tokens_say_so():
+    """Only then are tokens read from the shards."""
+    bare = make_group(calls=[make_call(prompt_ids=None, ids=None, log_probs=None)])
+    for form in formats_for("rl", TRAINERS):
+        with_tokens = list(form.rows(make_group(), 0, "train", "sums"))
+        try:
+            without = list(form.rows(bare, 0, "train", "sums"))
+        except Unrepresentable:
+            without = []
+        assert (with_tokens != without) == form.token_ids
+
+
 def test_nemo_gym_puts_tokens_on_the_last_item_of_each_call():
     message = {**calling('{"xs":[2,2]}'), "content": "Let me add.", "reasoning_content": "Adding."}
     tool = {"role": "tool", "tool_call_id": "c1", "content": "4"}

@@ -31,7 +31,7 @@ def sample(script: dict, count: int = 1, **settings: object) -> tuple[list[Rollo
     chosen = CollectRL(**{"num_samples_in_parallel": 4, "request_timeout_s": 2.0, **settings})
     with Simulator(script=Script.model_validate(script)) as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
-        with open_engine(endpoint, chosen) as engine:
+        with open_engine([endpoint], chosen) as engine:
             engine.collect([Request(make_prompt(), repeat) for repeat in range(count)], rollouts.append)
         requests = simulator.requests.received[CHAT]
     return sorted(rollouts, key=lambda rollout: rollout.repeat_index), requests
@@ -110,7 +110,7 @@ def test_an_empty_answer_and_another_model_are_flagged() -> None:
 def test_a_wrong_key_stops_everything_at_the_first_answer() -> None:
     with Simulator(api_key="right") as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
-        with pytest.raises(PolicyFatal, match="refused the key"), open_engine(endpoint, CollectRL()):
+        with pytest.raises(PolicyFatal, match="refused the key"), open_engine([endpoint], CollectRL()):
             pass
         assert simulator.completions == 0
 
@@ -120,7 +120,7 @@ def test_an_unknown_model_names_those_that_are_served() -> None:
         endpoint = Endpoint(url=simulator.url, model="nope", version="1")
         with (
             pytest.raises(PolicyFatal, match=r"'nope' is not served.*served there: simulator"),
-            open_engine(endpoint, CollectRL()),
+            open_engine([endpoint], CollectRL()),
         ):
             pass
 
@@ -135,7 +135,7 @@ def test_a_fatal_answer_in_the_middle_ends_every_batch_and_sends_nothing_more() 
     with Simulator(script=script) as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
         rollouts: list[Rollout] = []
-        with open_engine(endpoint, CollectRL(num_samples_in_parallel=2)) as engine:
+        with open_engine([endpoint], CollectRL(num_samples_in_parallel=2)) as engine:
             with pytest.raises(PolicyFatal, match="401"):
                 engine.collect([Request(make_prompt(), repeat) for repeat in range(200)], rollouts.append)
             with pytest.raises(PolicyFatal, match="401"):
@@ -150,7 +150,7 @@ def test_an_error_of_the_sink_comes_back_to_whoever_waits() -> None:
 
     with Simulator() as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
-        with open_engine(endpoint, CollectRL()) as engine, pytest.raises(OSError, match="disk full"):
+        with open_engine([endpoint], CollectRL()) as engine, pytest.raises(OSError, match="disk full"):
             engine.collect([Request(make_prompt(), 0)], broken)
 
 
@@ -158,7 +158,7 @@ def test_slots_refill_across_batches_that_are_submitted_together() -> None:
     script = Script.model_validate({"latency": {"kind": "constant", "seconds": 0.05}})
     with Simulator(script=script) as simulator:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
-        with open_engine(endpoint, CollectRL(num_samples_in_parallel=8)) as engine, ThreadPoolExecutor(4) as pool:
+        with open_engine([endpoint], CollectRL(num_samples_in_parallel=8)) as engine, ThreadPoolExecutor(4) as pool:
             seen: list[Rollout] = []
             work = [[Request(make_prompt(batch), repeat) for repeat in range(5)] for batch in range(4)]
             list(pool.map(lambda requests: engine.collect(requests, seen.append), work))
@@ -170,7 +170,7 @@ def test_closing_the_engine_lets_go_of_whoever_waits_for_a_hanging_request() -> 
     script = Script.model_validate({"latency": {"kind": "constant", "seconds": 600}})
     with Simulator(script=script) as simulator, ThreadPoolExecutor(1) as pool:
         endpoint = Endpoint(url=simulator.url, model="simulator", version="1")
-        with open_engine(endpoint, CollectRL()) as engine:
+        with open_engine([endpoint], CollectRL()) as engine:
             waiting = pool.submit(engine.collect, [Request(make_prompt(), 0)], lambda rollout: None)
             while simulator.requests.in_flight == 0:
                 time.sleep(0.01)

@@ -88,10 +88,10 @@ def test_the_same_command_again_sends_nothing_and_changes_no_byte(
 ) -> None:
     first = collect("rl", simulator, prompts, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    asked = simulator.requests.received
+    asked = simulator.requests.received[CHAT]
     again = collect("rl", simulator, prompts, tmp_path / "out")
     assert again == first
-    assert simulator.requests.received == asked
+    assert simulator.requests.received[CHAT] == asked
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 

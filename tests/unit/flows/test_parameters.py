@@ -45,6 +45,18 @@ def test_help_explains_every_flag() -> None:
     assert "--policy.url" in shown.stdout
 
 
+def test_flags_are_read_before_anything_slow_is_imported() -> None:
+    code = "from flows.command_line import collect_rl_command; collect_rl_command()"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, "--num-repeats", "0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 2
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in shown.stderr.splitlines()}
+    assert "cyclopts" in imported
+    assert not imported & {"prefect", "httpx", "pyarrow", "pandas", "numpy", "aiohttp", "pyreqwest", "fsspec"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -27,3 +27,9 @@ def test_raised_digits_and_fractions_stay_what_they_are(text):
 
 def test_ordinary_text_has_no_raised_digits():
     assert not has_raised_or_fraction("1/2 of 10^2 °C")
+
+
+def test_only_white_space_reads_as_nothing():
+    """Whoever asks whether a text is empty may strip it instead."""
+    characters = [chr(code) for code in range(0x3100)]
+    assert [c for c in characters if not canonical_text(c)] == [c for c in characters if not c.strip()]

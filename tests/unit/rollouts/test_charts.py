@@ -37,6 +37,7 @@ def all_charts(label: str) -> list[str]:
         charts.histogram(label, [0, 1, 2], {label: [1, 2], "b": [0, 1]}, x_label=label, y_label=label, mark=(1, label)),
         charts.bars(label, [label, "b"], [0.5, None], x_label=label, y_label=label, intervals=[(0.4, 0.6), None]),
         charts.timeline(label, 10, {label: [1, 2], "b": [3, 4]}, y_label=label),
+        charts.limits(label, [(1.0, 64, label), (5.0, 32, label)], 10.0),
         charts.waterfall(label, [Step(label, 10, "level"), Step(label, 3, "drop"), Step("kept", 7, "level")]),
         charts.meter(0.5, label),
     ]
@@ -165,3 +166,19 @@ def test_axis_numbers_are_short(value: float, text: str):
 @pytest.mark.parametrize(("share", "text"), [(0, "0.0 %"), (0.5, "50.0 %"), (0.0002, "0.02 %"), (1, "100.0 %")])
 def test_small_shares_do_not_become_zero(share: float, text: str):
     assert charts.percent(share) == text
+
+
+def test_a_limit_is_flat_between_its_changes_and_says_why():
+    svg = charts.limits("limit", [(0.0, 64, "growing"), (10.0, 16, "refused (429)"), (30.0, 32, "growing")], 40.0)
+    assert tips(svg) == ["0 s to 10 s: 64, growing", "10 s to 30 s: 16, refused (429)", "30 s to 40 s: 32, growing"]
+    assert [box["width"] for box in boxes(svg, "hover")] == pytest.approx([103.5, 207.0, 103.5], abs=0.1)
+    [area] = parse(svg).iter("polygon")
+    corners = [tuple(map(float, corner.split(","))) for corner in area.attrib["points"].split()]
+    heights = [corners[0][1] - y for _, y in corners[1:-1]]
+    assert heights[0] == heights[1] == pytest.approx(4 * heights[2], rel=0.01)
+    assert heights[4] == pytest.approx(2 * heights[2], rel=0.01)
+
+
+def test_a_limit_that_changed_once_at_the_very_end_can_be_drawn():
+    assert tips(charts.limits("limit", [(5.0, 7, "latency")], 5.0)) == ["5 s to 5 s: 7, latency"]
+    assert tips(charts.limits("limit", [(0.0, 7, "latency")], 0.0)) == ["0 s to 1 ms: 7, latency"]

@@ -5,11 +5,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollouts.dataset import ROW_GROUP_BYTES, DatasetWriter
+from rollouts.dataset import DatasetWriter
 from rollouts.errors import StoreError
 from rollouts.formats import Format, Unrepresentable
 from rollouts.records import Prompt
 from rollouts.selection import TrainingGroup
+from rollouts.spools import ROW_GROUP_BYTES
 from rollouts.storage import Store
 
 

@@ -1,21 +1,22 @@
 """Batches are filled once, whoever was killed before, and whatever the next run asks for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from rollouts.batches import plan_batches, prompts_per_batch
-from rollouts.engine import Engine
+from rollouts.engine import Engine, Request
+from rollouts.errors import ErrorRecord, SamplingStopped
 from rollouts.generation import generate_batch
 from rollouts.identity import rollout_id
-from rollouts.journal import Journal
+from rollouts.journal import Journal, read_journal_ids
 from rollouts.layout import journal_folder
 from rollouts.policy import Endpoint
 from rollouts.policy.opening import open_engine
 from rollouts.progress import Tally
-from rollouts.records import Prompt, Rollout
-from rollouts.references import PromptSet, RolloutShard
+from rollouts.records import Prompt, Rollout, StopReason
+from rollouts.references import Batch, PromptSet, RolloutShard
 from rollouts.settings import CollectRL
 from rollouts.shards import read_prompts, read_shard, write_prompts
 from rollouts.simulator import Script, Simulator
@@ -64,7 +65,7 @@ def run(store: Store, simulator: Simulator, prompts: int, settings: CollectRL) -
     sampling_id = settings.sampling_id(endpoint.model, endpoint.version)
     batches = plan_batches(store, prompt_set, settings, sampling_id)
     engine: Engine
-    with open_engine(endpoint, settings) as engine:
+    with open_engine([endpoint], settings) as engine:
         return [
             generate_batch(
                 store,
@@ -82,6 +83,15 @@ def settings_of(**changes: object) -> CollectRL:
     return CollectRL(
         **{"seed": 3, "num_repeats": 4, "batch_size": 5, "max_attempts": 2, "num_samples_in_parallel": 8, **changes}
     )
+
+
+def forget_shards(store: Store, settings: CollectRL, num_prompts: int) -> Batch:
+    """Remove all rollout shards; returns the first batch of what is to be sampled again."""
+    for path in Path(store.root).rglob("*.parquet"):
+        if "rollouts" in path.parts:
+            path.unlink()
+    sampling_id = settings.sampling_id("simulator", "v1")
+    return plan_batches(store, make_prompt_set(store, num_prompts), settings, sampling_id)[0]
 
 
 def test_every_prompt_is_sampled_as_often_as_asked_and_rows_are_in_order(store: Store, simulator: Simulator) -> None:
@@ -121,10 +131,7 @@ def test_what_a_killed_run_journaled_is_not_sampled_again(store: Store, simulato
     settings = settings_of()
     finished = [row for shard in run(store, simulator, 5, settings) for row in read_shard(store, shard.key, Rollout)]
     sampling_id = settings.sampling_id("simulator", "v1")
-    for path in Path(store.root).rglob("*.parquet"):
-        if "rollouts" in path.parts:
-            path.unlink()
-    batch = plan_batches(store, make_prompt_set(store, 5), settings, sampling_id)[0]
+    batch = forget_shards(store, settings, 5)
     journal = Journal(journal_folder(store, sampling_id) / f"{batch.batch_id}.journal")
     for rollout in finished[:13]:
         journal.append(rollout)
@@ -147,9 +154,7 @@ def test_a_journal_of_a_run_that_was_cut_otherwise_is_taken_over(store: Store, s
         row for shard in run(store, simulator, 5, settings_of()) for row in read_shard(store, shard.key, Rollout)
     ]
     sampling_id = settings_of().sampling_id("simulator", "v1")
-    for path in Path(store.root).rglob("*.parquet"):
-        if "rollouts" in path.parts:
-            path.unlink()
+    forget_shards(store, settings_of(), 5)
     journal = Journal(journal_folder(store, sampling_id) / "another-batch.journal")
     for rollout in finished:
         journal.append(rollout)
@@ -159,17 +164,79 @@ def test_a_journal_of_a_run_that_was_cut_otherwise_is_taken_over(store: Store, s
     assert simulator.requests.received[CHAT] == before
 
 
+def test_damage_in_a_journal_costs_the_rollout_it_hit_and_no_other(store: Store, simulator: Simulator) -> None:
+    settings = settings_of()
+    finished = [row for shard in run(store, simulator, 5, settings) for row in read_shard(store, shard.key, Rollout)]
+    sampling_id = settings.sampling_id("simulator", "v1")
+    batch = forget_shards(store, settings, 5)
+    journal = Journal(journal_folder(store, sampling_id) / f"{batch.batch_id}.journal")
+    for rollout in finished:
+        journal.append(rollout)
+    journal.close()
+    data = bytearray(journal.path.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.path.write_bytes(data)
+    before = simulator.requests.received[CHAT]
+    (shard,) = run(store, simulator, 5, settings)
+    assert simulator.requests.received[CHAT] - before == shard.num_sampled == 1
+    assert [row.rollout_id for row in read_shard(store, shard.key, Rollout)] == [row.rollout_id for row in finished]
+
+
+def test_a_batch_that_is_stopped_keeps_what_is_finished_in_its_journal_and_nothing_half_done(store: Store) -> None:
+    prompts = [Prompt(prompt_id=f"p{n}", messages=[{"role": "user", "content": "?"}], verifier="math") for n in (0, 1)]
+    batch = Batch(batch_id="b", start=0, stop=2, num_repeats=3, references_id="", attempt=0, committed=False, reuse=[])
+
+    def answered(request: Request, **changes: object) -> Rollout:
+        fields: dict = {
+            "rollout_id": rollout_id("s", request.prompt.prompt_id, request.repeat_index),
+            "prompt_id": request.prompt.prompt_id,
+            "repeat_index": request.repeat_index,
+            "messages": request.prompt.messages,
+            "num_prompt_messages": 1,
+            "stop_reason": StopReason.STOP,
+        }
+        return Rollout(**{**fields, **changes})
+
+    def stopped(requests: Sequence[Request], sink: Callable[[Rollout], None]) -> None:
+        error = ErrorRecord("PolicyUnavailable", "503", retryable=True)
+        sink(answered(requests[4]))
+        sink(answered(requests[0], stop_reason=StopReason.ERROR, error=error))
+        raise SamplingStopped("stopped")
+
+    with pytest.raises(SamplingStopped):
+        generate_batch(store, batch, prompts, "s", stopped, Tally(6))
+    assert store.keys("store/s/rollouts") == []
+    assert read_journal_ids(journal_folder(store, "s") / "b.journal") == [rollout_id("s", "p1", 1)]
+
+    asked: list[tuple[str, int]] = []
+
+    def resumed(requests: Sequence[Request], sink: Callable[[Rollout], None]) -> None:
+        for request in reversed(requests):
+            asked.append((request.prompt.prompt_id, request.repeat_index))
+            sink(answered(request))
+
+    tally = Tally(6)
+    shard = generate_batch(store, batch, prompts, "s", resumed, tally)
+    assert sorted(asked) == [("p0", 0), ("p0", 1), ("p0", 2), ("p1", 0), ("p1", 2)]
+    assert (shard.num_sampled, shard.num_completed, tally.snapshot().done, tally.snapshot().failed) == (5, 6, 6, 0)
+    rows = read_shard(store, shard.key, Rollout)
+    assert [(row.prompt_id, row.repeat_index) for row in rows] == [(p, r) for p in ("p0", "p1") for r in range(3)]
+    assert shard.sha256 == store.sha256(shard.key)
+    assert not list(journal_folder(store, "s").iterdir())
+
+
 def test_failures_that_may_pass_are_tried_again_by_the_next_run_and_nothing_else_is(store: Store) -> None:
-    broken = {"faults": [{"kind": "status", "status": 503, "retry_after": 0, "requests": [2, 3, 4, 5]}]}
+    broken = {"faults": [{"kind": "status", "status": 503, "retry_after": 0, "requests": [2, 4]}]}
+    chosen = settings_of(num_samples_in_parallel=1, max_attempts=1)
     with Simulator(script=Script.model_validate(broken)) as simulator:
-        (shard,) = run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
+        (shard,) = run(store, simulator, 2, chosen)
         assert (shard.num_completed, shard.num_rollouts, shard.batch.attempt) == (6, 8, 0)
-        assert simulator.requests.received[CHAT] == 10
-        (again,) = run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
+        assert simulator.requests.received[CHAT] == 8
+        (again,) = run(store, simulator, 2, chosen)
         assert (again.num_completed, again.num_sampled, again.batch.attempt) == (8, 2, 1)
-        assert simulator.requests.received[CHAT] == 12
-        run(store, simulator, 2, settings_of(num_samples_in_parallel=1))
-        assert simulator.requests.received[CHAT] == 12
+        assert simulator.requests.received[CHAT] == 10
+        run(store, simulator, 2, chosen)
+        assert simulator.requests.received[CHAT] == 10
 
 
 def test_failures_that_stay_are_not_paid_for_twice(store: Store) -> None:
@@ -182,7 +249,7 @@ def test_failures_that_stay_are_not_paid_for_twice(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_prompts", "num_repeats", "batches"), [(5, 1, 1), (100, 4, 4), (5000, 8, 313), (125_000, 8, 500)]
+    ("num_prompts", "num_repeats", "batches"), [(5, 1, 1), (100, 4, 4), (5000, 8, 79), (125_000, 8, 500)]
 )
 def test_a_run_of_any_size_is_a_bearable_number_of_batches(num_prompts: int, num_repeats: int, batches: int) -> None:
     size = prompts_per_batch(CollectRL(num_repeats=num_repeats), num_prompts)

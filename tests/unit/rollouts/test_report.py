@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rollouts.errors import ErrorRecord
-from rollouts.metrics import Metrics, collect_metrics
+from rollouts.measurement import collect_metrics
+from rollouts.metrics import Metrics
 from rollouts.records import Message, Prompt, Rollout, StopReason, Usage, Verdict, VerdictStatus
 from rollouts.report import Example, ReportFacts, ReportFile, choose_examples, visible_text, write_report
+from rollouts.session import EndpointFigures, LimitChange, SamplingSession
 from rollouts.shards import write_prompts, write_shard
 from rollouts.storage import Store
 
@@ -49,12 +51,16 @@ class Page(HTMLParser):
         self.headings: list[str] = []
         self.text = ""
         self.css = ""
+        self.cells: list[str] = []
+        """Text of the cells of tables and lists, in order."""
         self._open = ""
         self.feed(html)
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag in ("th", "td", "dt", "dd"):
+            self.cells.append("")
         self._open = tag
 
     def handle_endtag(self, tag: str) -> None:
@@ -65,6 +71,8 @@ class Page(HTMLParser):
             self.css += data
         else:
             self.text += data
+            if self.cells and data.strip():
+                self.cells[-1] += data
         if self._open == "h2":
             self.headings.append(data)
 
@@ -143,6 +151,38 @@ def report(
     return write_report(metrics, ReportFacts(**known), examples), metrics, examples
 
 
+def make_session(
+    started_at: float = 1_760_000_000.0, num_changes: int = 3, url: str = "http://a/v1"
+) -> SamplingSession:
+    changes = [
+        LimitChange(at=started_at + 1 + i, limit=64 + i, reason=f"growing {i}" if i else "refused (429)")
+        for i in range(num_changes)
+    ]
+    figures = EndpointFigures(
+        url=url,
+        requests=1000,
+        samples=980,
+        refused=5,
+        timed_out=7,
+        failed=8,
+        peak_in_flight=60,
+        limit=64,
+        times_out_of_service=1,
+        changes=changes,
+    )
+    return SamplingSession(
+        started_at=started_at,
+        ended_at=started_at + 600,
+        slots=64,
+        samples=980,
+        busy_share=0.987,
+        stragglers=2,
+        hedged=1,
+        bound_by={"tokens_per_minute": 90.0, "no_prompts": 2.5},
+        endpoints=[figures],
+    )
+
+
 def hostile_report(folder: Path) -> str:
     bad = f"{HOSTILE} {INVISIBLE}"
     attempts = [
@@ -164,6 +204,17 @@ def hostile_report(folder: Path) -> str:
         num_unrepresentable={bad: {bad: 1}},
         files=[ReportFile(path="dataset/trl/train.parquet", size_bytes=1000, rows=1)],
         links={bad: "manifest.json"},
+        sessions=[
+            SamplingSession(
+                started_at=0.0,
+                ended_at=9.0,
+                slots=1,
+                samples=1,
+                busy_share=None,
+                bound_by={bad: 1.0},
+                endpoints=[EndpointFigures(url=bad, changes=[LimitChange(at=1.0, limit=2, reason=bad)])],
+            )
+        ],
     )
     return html
 
@@ -285,6 +336,53 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path):
     assert hostile_report(tmp_path / "1") == hostile_report(tmp_path / "2")
 
 
+def test_a_run_that_sampled_says_how_full_its_slots_were_and_what_held_it_back(tmp_path: Path):
+    sessions = [make_session(), make_session(1_760_001_000.0)]
+    html, _, _ = report(tmp_path, [make_prompt("a")], [make_attempt("a", 0)], sessions=sessions)
+    page = Page(html)
+    assert page.headings == [*SECTIONS[:6], "Sampling", *SECTIONS[6:]]
+    cells = page.cells
+    began = cells.index("2025-10-09 08:53:20 UTC")
+    held_back_by = "tokens per minute 1 min 30 s, no prompts 2.5 s"
+    assert cells[began + 1 : began + 8] == ["10 min", "980", "64", "98.7 %", "2", "1", held_back_by]
+    requests = cells.index("http://a/v1")
+    assert cells[requests + 1 : requests + 8] == ["2,000", "1,960", "10 (0.5 %)", "14", "16", "60", "64"]
+    assert cells[requests + 8].startswith("2 times")
+    rollouts = cells.index("not known", requests)
+    assert cells[rollouts + 1 : rollouts + 5] == ["1", "0", "100", "1.5 s"]
+
+
+def test_a_run_that_sampled_nothing_itself_has_no_section_about_sampling(tmp_path: Path):
+    html, metrics, _ = report(tmp_path, [make_prompt("a")], [make_attempt("a", 0)])
+    assert metrics.endpoints
+    assert "Sampling" not in Page(html).headings
+
+
+def test_of_many_changes_of_a_limit_the_first_and_the_last_are_listed_and_the_others_counted(tmp_path: Path):
+    sessions = [make_session(num_changes=23)]
+    html, _, _ = report(tmp_path, [make_prompt("a")], [make_attempt("a", 0)], sessions=sessions)
+    cells = Page(html).cells
+    first = cells.index("64, refused (429)")
+    assert cells[first - 1 : first + 3] == ["1 s", "64, refused (429)", "2 s", "65, growing 1"]
+    assert cells[first + 7 : first + 13] == ["5 s", "68, growing 4", "…", "13 more", "19 s", "82, growing 18"]
+    assert not [cell for cell in cells if cell.endswith("growing 10")]
+    assert "growing 10" in html
+
+
+def test_only_the_latest_limits_are_drawn_and_the_number_of_the_others_is_said(tmp_path: Path):
+    sessions = [make_session(1_760_000_000.0 + 1000 * i, num_changes=1) for i in range(11)]
+    html, _, _ = report(tmp_path, [make_prompt("a")], [make_attempt("a", 0)], sessions=sessions)
+    text = Page(html).text
+    assert "3 earlier ones are not drawn." in text
+    assert text.count("1 change\n") == 8
+
+
+def test_a_session_with_fixed_limits_has_no_charts(tmp_path: Path):
+    sessions = [make_session(num_changes=0)]
+    html, _, _ = report(tmp_path, [make_prompt("a")], [make_attempt("a", 0)], sessions=sessions)
+    assert "Samples allowed in flight" not in Page(html).text
+
+
 def test_many_categories_are_cut_and_the_number_left_out_is_said(tmp_path: Path):
     prompts = [make_prompt(f"p{i}", category=f"category {i}") for i in range(60)]
     html, _, _ = report(tmp_path, prompts, [make_attempt(f"p{i}", 0) for i in range(60)])
@@ -343,6 +441,14 @@ def test_examples_do_not_depend_on_how_the_run_was_cut_into_shards(tmp_path: Pat
     one = choose_examples(*_arguments(write(tmp_path / "1", prompts, attempts)))
     many = choose_examples(*_arguments(write(tmp_path / "2", prompts, attempts[12:], attempts[:5], attempts[5:12])))
     assert one == many
+
+
+def test_of_many_failures_each_kind_is_shown_once_in_the_order_of_ids(tmp_path: Path):
+    down = ErrorRecord("PolicyUnavailable", "503", True, 503)
+    first = [make_attempt("a", 0, failure=down), make_attempt("b", 0, None), make_attempt("c", 0, failure=down)]
+    second = [make_attempt("a", 1, None), make_attempt("d", 0, failure=down)]
+    store, keys = write(tmp_path, [make_prompt(p) for p in "abcd"], first, second)
+    assert [e.rollout_id for e in choose_examples(store, PROMPTS, keys)] == ["a-0", "a-1"]
 
 
 def test_a_run_of_equal_rewards_has_no_worst_example(tmp_path: Path):

@@ -1,5 +1,9 @@
+import copy
+
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rollouts.shapes import Shapes
 
@@ -75,3 +79,21 @@ def test_rows_of_one_shape_have_a_schema_with_texts_as_texts():
 @pytest.mark.parametrize("values", [(1, "x"), (1, 1.5), ({"x": 1}, {"y": 1}), ([1], "x"), ({},), ([1, "x"],)])
 def test_values_of_several_shapes_have_no_schema(values):
     assert schema_of(*({"a": value} for value in values)) is None
+
+
+SCALARS = st.sampled_from([None, 1, 1.5, True, "text", "2024-12-25", "2024-12-25T10:30Z", "anti-hero", ""])
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner), max_leaves=6
+)
+ROWS = st.lists(st.dictionaries(st.sampled_from("xyz"), VALUES, max_size=3), min_size=1, max_size=3)
+
+
+@given(examples=st.lists(ROWS, min_size=1, max_size=8), repeats=st.integers(1, 3))
+@settings(max_examples=300, deadline=None)
+def test_many_rows_asked_at_once_have_news_exactly_when_one_of_them_has(examples, repeats):
+    shapes = Shapes()
+    for rows in examples:
+        asked = shapes.has_news(rows * repeats)
+        assert asked == shapes.has_news(copy.deepcopy(rows))  # whether objects are shared makes no difference
+        assert asked == shapes.add(rows)
+        assert not shapes.has_news(rows)

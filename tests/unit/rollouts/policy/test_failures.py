@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rollouts.errors import PolicyFatal, PolicyUnavailable, PromptTooLong, RequestRefused
+from rollouts.errors import PolicyBusy, PolicyFatal, PolicyUnavailable, PromptTooLong, RequestRefused
 from rollouts.policy.failures import MAX_RETRY_AFTER_S, failure, retry_after_s
 
 
@@ -23,7 +23,7 @@ def openai_error(message: str, code: str | None = None) -> bytes:
         (307, b"", PolicyFatal),
         (501, b"", PolicyFatal),
         (429, openai_error("You exceeded your current quota", "insufficient_quota"), PolicyFatal),
-        (429, openai_error("Rate limit reached"), PolicyUnavailable),
+        (429, openai_error("Rate limit reached"), PolicyBusy),
         (408, b"", PolicyUnavailable),
         (425, b"", PolicyUnavailable),
         (500, b'"just a string"', PolicyUnavailable),

@@ -126,6 +126,8 @@ def test_ids_and_log_probabilities_pass_through_exactly() -> None:
         ({"token_ids": [7], "logprobs": log_probs(-9999.0)}, ["log_probs_invalid"]),
         ({"token_ids": [7], "logprobs": log_probs(0.5)}, ["log_probs_invalid"]),
         ({"token_ids": [7]}, ["log_probs_missing"]),
+        ({"token_ids": [2**31], "logprobs": log_probs(-0.5)}, ["token_ids_invalid"]),
+        ({"token_ids": [-1], "logprobs": log_probs(-0.5)}, ["token_ids_invalid"]),
         ({"logprobs": log_probs(-0.5)}, ["token_ids_missing"]),
         ({}, ["token_ids_missing", "log_probs_missing"]),
     ],

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from rollouts.errors import DataError, ErrorRecord, StoreError
-from rollouts.metrics import Metrics, collect_metrics
+from rollouts.measurement import collect_metrics
+from rollouts.metrics import Metrics
 from rollouts.records import Prompt, Rollout, StopReason, Usage, Verdict, VerdictStatus
 from rollouts.shards import write_prompts, write_shard
 from rollouts.storage import Store
@@ -32,6 +33,7 @@ def make_attempt(
     latency_s: float = 2.0,
     attempts: int = 1,
     model: str | None = "policy",
+    endpoint: str = "http://h:8000/v1",
     flags: Sequence[str] = (),
 ) -> Attempt:
     """One completed rollout; without a reward its verifier failed."""
@@ -47,6 +49,7 @@ def make_attempt(
         latency_s=latency_s,
         attempts=attempts,
         model_answered=model,
+        endpoint=endpoint,
         started_at=START + start_s,
         ended_at=START + start_s + latency_s,
         flags=list(flags),
@@ -65,7 +68,9 @@ def make_attempt(
     return rollout, verdict
 
 
-def make_failure(prompt: str, index: int, kind: str = "PolicyUnavailable") -> Attempt:
+def make_failure(
+    prompt: str, index: int, kind: str = "PolicyUnavailable", endpoint: str = "http://h:8000/v1"
+) -> Attempt:
     name = f"{prompt}-{index}"
     rollout = Rollout(
         rollout_id=name,
@@ -75,6 +80,7 @@ def make_failure(prompt: str, index: int, kind: str = "PolicyUnavailable") -> At
         num_prompt_messages=1,
         stop_reason=StopReason.ERROR,
         attempts=5,
+        endpoint=endpoint,
         started_at=START,
         ended_at=START + 9,
         error=ErrorRecord(kind, f"{kind} of {name}", True, 503),
@@ -274,6 +280,64 @@ def test_verifiers_are_not_blamed_for_what_the_policy_never_answered(tmp_path: P
     [verifier] = m.verifiers
     assert (verifier.verifier, verifier.version) == ("math", "1")
     assert (verifier.num_verdicts, verifier.num_failed, verifier.mean_duration_s) == (2, 1, 0.5)
+
+
+def test_each_endpoint_is_measured_over_all_shards(tmp_path: Path):
+    first = [make_attempt("a", i, endpoint="http://a/v1", latency_s=float(i + 1), tokens=10) for i in range(3)]
+    second = [
+        make_attempt("b", 0, endpoint="http://a/v1", latency_s=10.0, tokens=None),
+        make_failure("b", 1, endpoint="http://a/v1"),
+        make_attempt("b", 2, endpoint="http://b/v1", tokens=None),
+        make_attempt("b", 3, endpoint=""),
+    ]
+    m = collect(tmp_path, [make_prompt("a"), make_prompt("b")], first, second)
+    unknown, a, b = m.endpoints
+    assert [e.url for e in m.endpoints] == ["", "http://a/v1", "http://b/v1"]
+    assert (a.num_rollouts, a.num_completed, a.num_failed, a.output_tokens) == (5, 4, 1, 30)
+    assert (a.latency_p50_s, a.latency_p95_s) == (2.5, pytest.approx(np.percentile([1, 2, 3, 10], 95)))
+    assert (b.num_rollouts, b.output_tokens, b.latency_p50_s) == (1, None, 2.0)
+    assert unknown.num_rollouts == 1
+    assert sum(e.num_rollouts for e in m.endpoints) == m.num_rollouts
+
+
+def test_an_endpoint_that_only_failed_has_no_latency(tmp_path: Path):
+    [endpoint] = collect(tmp_path, [make_prompt("a")], [make_failure("a", 0)]).endpoints
+    assert (endpoint.num_failed, endpoint.latency_p50_s, endpoint.latency_p95_s, endpoint.output_tokens) == (
+        1,
+        None,
+        None,
+        None,
+    )
+
+
+def test_whoever_watches_sees_every_shard_once_in_order(tmp_path: Path):
+    store = Store(str(tmp_path))
+    attempts = [[make_attempt("a", 0)], [], [make_attempt("a", 1), make_attempt("b", 0)]]
+    collect(tmp_path, [make_prompt("a"), make_prompt("b")], *attempts)
+    seen: list[tuple[int, list[int]]] = []
+    keys = [(f"rollouts/{i}.parquet", f"verdicts/{i}.parquet") for i in range(3)]
+    collect_metrics(store, PROMPTS, keys, 1.0, watch=lambda shard: seen.append((shard.number, shard.prompt.tolist())))
+    assert seen == [(0, [0]), (1, []), (2, [0, 1])]
+
+
+def test_a_group_that_lies_in_several_shards_is_one_group(tmp_path: Path):
+    attempts = [make_attempt("a", i, float(i % 2)) for i in range(6)]
+    whole = collect(tmp_path / "whole", [make_prompt("a")], attempts)
+    cut = collect(tmp_path / "cut", [make_prompt("a")], attempts[:1], attempts[1:4], attempts[4:])
+    assert cut == whole
+
+
+def test_a_snapshot_that_holds_a_prompt_twice_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="holds a prompt_id twice"):
+        collect(tmp_path, [make_prompt("a"), make_prompt("a")], [make_attempt("a", 0)])
+
+
+def test_a_clock_that_was_set_back_loses_no_rollout_from_the_timeline(tmp_path: Path):
+    attempts = [make_attempt("a", 0, start_s=100.0), make_attempt("a", 1, start_s=3.0), make_attempt("a", 2)]
+    early = collect(tmp_path, [make_prompt("a")], attempts[:1], attempts[1:])
+    assert early.timeline is not None
+    assert (early.timeline.started_at, sum(early.timeline.completed)) == (START, 3)
+    assert (early.timeline.bucket_s, early.timeline.completed[0], early.timeline.completed[-1]) == (2, 0, 1)
 
 
 def test_a_run_in_which_everything_failed_has_unknown_numbers_and_no_zeros(tmp_path: Path):

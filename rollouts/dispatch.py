@@ -1,0 +1,424 @@
+"""Dispatch: what is sent next, when and where, on the engine's event loop.
+
+A slot is a sample in flight. Whenever one is free, the next request takes it: those whose retry is due first, then in the
+order of submission, across batch borders. A request that failed gives its slot back, waits its time outside of all slots,
+and goes to another endpoint where there is one. So the slow tail of a batch, a refusal or a pause never keeps a slot empty
+while something else can be sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Literal, NamedTuple, Protocol
+
+from rollouts.errors import PolicyError, PolicyFatal, PolicyTimeout, RequestRefused
+from rollouts.occupancy import Occupancy
+from rollouts.policy import Policy, Tries, Wanted
+from rollouts.policy.backoff import is_refusal, may_try_again, wait_s
+from rollouts.policy.endpoint_pool import Answered, EndpointPool, Lease, PooledEndpoint
+from rollouts.policy.rate_limits import TokenEstimate
+from rollouts.records import Prompt, Rollout
+from rollouts.session import SamplingSession
+
+logger = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+"""Seconds between looks for what no answer announces: stragglers, limits that were raised, servers that are back."""
+
+
+class Sampler(Protocol):
+    """What is sampled: endpoints, each with its policy. Lives on the engine's loop."""
+
+    pool: EndpointPool
+    policies: Mapping[str, Policy]
+    """Policy of each endpoint, by URL."""
+
+    async def open(self) -> None:
+        """Ask the servers whether they can be sampled.
+
+        Raises:
+            PolicyFatal: They cannot; the message says what to change.
+        """
+        ...
+
+    async def watch(self) -> None:
+        """Keep an eye on the servers until cancelled."""
+        ...
+
+    async def close(self) -> None:
+        """Give up all connections."""
+        ...
+
+
+class SamplingOptions(NamedTuple):
+    """How requests are treated. None of it is part of an identity."""
+
+    max_attempts: int = 5
+    samples_per_request: int = 1
+    straggler_timeout_s: float | None = None
+    on_straggler: Literal["report", "hedge", "fail"] = "report"
+    outage_timeout_s: float = 600.0
+    counts_tokens: bool = False
+    """Whether tokens are estimated before sending, because an endpoint limits them."""
+    max_output_tokens: int | None = None
+    """Longest completion of the run, for that estimate; `None` when it has no limit of its own."""
+
+
+class Waiting:
+    """Samples that somebody waits for together.
+
+    Args:
+        size: How many.
+        sink: Takes each rollout as it ends.
+        started: Told how many samples were sent for the first time.
+    """
+
+    def __init__(self, size: int, sink: Callable[[Rollout], None], started: Callable[[int], None] | None) -> None:
+        self._remaining = size
+        self._sink = sink
+        self.started = started
+        self.done: Future[None] = Future()
+
+    def take(self, rollouts: Sequence[Rollout]) -> None:
+        """Hand over rollouts that ended."""
+        try:
+            for rollout in rollouts:
+                self._sink(rollout)
+        except Exception as error:  # noqa: BLE001 - the sink is the caller's: its error goes back to the caller
+            self.fail(error)
+            return
+        self._remaining -= len(rollouts)
+        if self._remaining == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """Let the caller have an error instead."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Work:
+    """Samples of one prompt that are asked for in one request, until they are settled."""
+
+    __slots__ = ("avoid", "lease", "refusals", "sent", "settled", "slot", "tries", "twin", "waiting", "wanted")
+
+    def __init__(self, waiting: Waiting, wanted: Wanted) -> None:
+        self.waiting = waiting
+        self.wanted = wanted
+        self.sent = False
+        self.refusals = 0
+        self.tries = Tries(0, 0.0, 0.0)
+        self.avoid: PooledEndpoint | None = None
+        self.settled = False
+        self.slot: asyncio.Task[None] | None = None
+        """Where it is in flight, and to whom."""
+        self.lease: Lease | None = None
+        self.twin: Work | None = None
+        """Another request for the same samples: the straggler, or what was sent to overtake it."""
+
+    def singly(self) -> list[Work]:
+        """The same samples, one in each request."""
+        return [Work(self.waiting, Wanted(self.wanted.prompt, (repeat,))) for repeat in self.wanted.repeats]
+
+
+class Dispatcher:
+    """Keeps the slots of one engine full. Everything runs on one event loop.
+
+    Args:
+        sampler: What is sampled.
+        options: How requests are treated.
+        give_up: Called with an error that no request can survive.
+    """
+
+    def __init__(self, sampler: Sampler, options: SamplingOptions, give_up: Callable[[BaseException], None]) -> None:
+        self._pool = sampler.pool
+        self._policies = sampler.policies
+        self._options = options
+        self._give_up = give_up
+        self._loop = asyncio.get_running_loop()
+        self.samples_per_request = options.samples_per_request
+        """Samples in one request; falls to 1 when the server does not honour more."""
+        self._tokens = TokenEstimate()
+        self._pending: deque[Work] = deque()
+        self._later: list[tuple[float, int, Work]] = []
+        self._order = itertools.count()
+        self._flying: dict[Work, float] = {}
+        self._idle: list[asyncio.Future[Work]] = []
+        self._slots: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._occupancy = Occupancy(time.monotonic)
+        self._started_at = time.time()
+        self._num_samples = self._num_stragglers = self._num_hedged = 0
+
+    def submit(self, work: Iterable[Work]) -> None:
+        """Queue requests behind those that are queued."""
+        self._pending.extend(work)
+        self._wake()
+
+    async def look(self) -> None:
+        """Look after what no answer announces, until cancelled."""
+        timeout_s = self._options.straggler_timeout_s
+        while True:
+            await asyncio.sleep(LOOK_S if timeout_s is None else min(LOOK_S, timeout_s / 4))
+            if timeout_s is not None:
+                self._find_stragglers(timeout_s)
+            if self._pool.outage_s > self._options.outage_timeout_s:
+                self._give_up(PolicyFatal(f"no policy server has answered for {self._pool.outage_s:.0f} s"))
+            self._wake()
+
+    async def stop(self) -> None:
+        """Forget what is queued and break off what is in flight."""
+        self._stopped = True  # a transport may lose a cancellation to an answer that has just come
+        self._pending.clear()
+        self._later.clear()
+        slots = list(self._slots)
+        for slot in slots:
+            slot.cancel()
+        await asyncio.gather(*slots, return_exceptions=True)
+
+    def session(self) -> SamplingSession:
+        """What was done until now."""
+        return SamplingSession(
+            started_at=self._started_at,
+            ended_at=time.time(),
+            slots=self._occupancy.peak_allowed,
+            samples=self._num_samples,
+            busy_share=self._occupancy.busy_share,
+            stragglers=self._num_stragglers,
+            hedged=self._num_hedged,
+            bound_by=self._occupancy.held_s,
+            endpoints=self._pool.figures(),
+        )
+
+    def _wake(self) -> None:
+        """Fill all slots that are free."""
+        while not self._stopped and (work := self._next()) is not None:
+            if self._idle:
+                self._idle.pop().set_result(work)
+            else:
+                slot = self._loop.create_task(self._slot(work))
+                self._slots.add(slot)
+                slot.add_done_callback(self._slot_ended)
+
+    def _next(self) -> Work | None:
+        """Take the next request and a place for it; `None` when nothing is queued or nothing may be sent now."""
+        pending = self._pending
+        while pending:
+            work = pending[0]
+            if work.settled or work.waiting.done.done():
+                pending.popleft()
+                continue
+            num_samples = len(work.wanted.repeats)
+            if num_samples > self.samples_per_request:
+                pending.popleft()
+                pending.extendleft(reversed(work.singly()))
+                continue
+            tokens = self._estimated_tokens(work.wanted) if self._options.counts_tokens else 0
+            endpoint = self._pool.choose(work.wanted.prompt.prompt_id, num_samples, tokens, work.avoid)
+            if endpoint is None:
+                self._wait_for_room(num_samples, tokens)
+                return None
+            pending.popleft()
+            work.lease = self._pool.sent(endpoint, num_samples, tokens)
+            self._note_sending(work, num_samples)
+            return work
+        self._occupancy.held("no_prompts")
+        return None
+
+    def _note_sending(self, work: Work, num_samples: int) -> None:
+        self._occupancy.held(None)
+        self._occupancy.changed(self._pool.in_flight, self._pool.limit)
+        if work.sent:
+            work.tries = work.tries._replace(number=work.tries.number + 1)
+            return
+        work.sent = True
+        work.tries = Tries(1, time.time(), time.perf_counter())
+        self._occupancy.first_sent()
+        if work.waiting.started is not None:
+            work.waiting.started(num_samples)
+
+    def _wait_for_room(self, num_samples: int, tokens: int) -> None:
+        """Come back when time alone makes room; otherwise whatever ends next looks again."""
+        self._occupancy.held(self._pool.held_by)
+        retry_in_s = self._pool.retry_in_s(num_samples, tokens)
+        if retry_in_s is not None and self._timer is None:
+            self._timer = self._loop.call_later(retry_in_s, self._timer_rang)
+
+    def _timer_rang(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def _slot_ended(self, slot: asyncio.Task[None]) -> None:
+        """Slots end when the engine does; one that breaks would leave its samples waiting for ever."""
+        self._slots.discard(slot)
+        if not slot.cancelled() and (error := slot.exception()) is not None:
+            logger.error("A slot of the engine broke.", exc_info=error)
+            self._give_up(error)
+
+    async def _slot(self, work: Work) -> None:
+        """Make one request after the other, until the engine ends."""
+        slot = asyncio.current_task()
+        assert slot is not None
+        while not self._stopped:
+            await self._perform(work, slot)
+            # Most often one request takes the place of another; an ending that makes room for more wakes other slots.
+            following = None if self._stopped else self._next()
+            if following is None:
+                free: asyncio.Future[Work] = self._loop.create_future()
+                self._idle.append(free)
+                following = await free
+            elif self._pending and self._pool.in_flight < self._pool.limit:
+                self._wake()
+            work = following
+
+    async def _perform(self, work: Work, slot: asyncio.Task[None]) -> None:
+        """Make one request and settle what came of it."""
+        lease = work.lease
+        assert lease is not None
+        policy = self._policies[lease.endpoint.url]
+        work.slot = slot
+        clock = time.monotonic()
+        self._flying[work] = clock
+        try:
+            rollouts = await policy.sample(work.wanted, work.tries)
+        except PolicyError as error:
+            self._land(work, lease, error)
+            self._failed(work, lease, policy, error)
+        except asyncio.CancelledError:
+            self._land(work, lease, None)
+            if not work.settled:
+                raise
+            slot.uncancel()  # it was the request that was called off, not the slot
+        except Exception as error:  # a defect of ours must end the batch, not one slot in silence
+            logger.exception("Sampling prompt %s broke.", work.wanted.prompt.prompt_id)
+            self._land(work, lease, None)
+            work.waiting.fail(error)
+        else:
+            self._land(work, lease, Answered(time.monotonic() - clock, _tokens_used(rollouts)))
+            self._answered(work, rollouts)
+
+    def _land(self, work: Work, lease: Lease, outcome: Answered | PolicyError | None) -> None:
+        """Give the slot of a request back."""
+        self._flying.pop(work, None)
+        work.slot = work.lease = None
+        self._pool.ended(lease, outcome)
+        self._occupancy.changed(self._pool.in_flight, self._pool.limit)
+
+    def _answered(self, work: Work, rollouts: Sequence[Rollout]) -> None:
+        if work.settled:
+            return
+        if self._options.counts_tokens:
+            self._learn_tokens(work.wanted, rollouts)
+        self._num_samples += len(rollouts)
+        wanted = work.wanted
+        self._settle(work, rollouts)
+        if len(rollouts) < len(wanted.repeats):
+            if len(rollouts) == 1:
+                self._ask_singly("The server answers with one completion when it is asked for several")
+            left = Work(work.waiting, Wanted(wanted.prompt, wanted.repeats[len(rollouts) :]))
+            self._pending.extendleft(reversed(left.singly()))
+
+    def _failed(self, work: Work, lease: Lease, policy: Policy, error: PolicyError) -> None:
+        if isinstance(error, PolicyFatal):
+            self._give_up(error)
+            return
+        if work.settled:
+            return
+        work.avoid = lease.endpoint
+        work.refusals += is_refusal(error)
+        if isinstance(error, RequestRefused) and len(work.wanted.repeats) > 1:
+            # It may be the number that is refused. If it is not, each sample is refused for itself.
+            self._ask_singly("The server refuses a request for several completions")
+            self._pending.appendleft(work)
+        elif may_try_again(error, work.tries.number, work.refusals, self._options.max_attempts):
+            wait = wait_s(error, work.tries.number)
+            heapq.heappush(self._later, (time.monotonic() + wait, next(self._order), work))
+            self._loop.call_later(wait, self._try_again)
+        elif work.twin is not None and not work.twin.settled and work.twin.slot is not None:
+            work.settled = True  # the other request for the same samples may still bring them
+            work.twin.twin = None
+        else:
+            self._settle(work, policy.failed(work.wanted, work.tries, error))
+
+    def _ask_singly(self, why: str) -> None:
+        if self.samples_per_request > 1:
+            logger.warning("%s; asking for one at a time.", why)
+            self.samples_per_request = 1
+
+    def _try_again(self) -> None:
+        now = time.monotonic()
+        due: list[Work] = []
+        while self._later and self._later[0][0] <= now:
+            due.append(heapq.heappop(self._later)[2])
+        if not due and self._later:  # the loop's clock is a coarser one, and rang too early
+            self._loop.call_later(max(0.001, self._later[0][0] - now), self._try_again)
+            return
+        self._pending.extendleft(reversed(due))
+        self._wake()
+
+    def _estimated_tokens(self, wanted: Wanted) -> int:
+        characters = _characters(wanted.prompt)
+        return self._tokens.estimate(characters, self._options.max_output_tokens, len(wanted.repeats))
+
+    def _learn_tokens(self, wanted: Wanted, rollouts: Sequence[Rollout]) -> None:
+        counts = [rollout.usage.completion_tokens for rollout in rollouts]
+        known = [count for count in counts if count is not None]
+        completion_tokens = sum(known) if len(known) == len(counts) else None
+        prompt_tokens = rollouts[0].usage.prompt_tokens
+        self._tokens.learn(_characters(wanted.prompt), prompt_tokens, completion_tokens, len(rollouts))
+
+    def _settle(self, work: Work, rollouts: Sequence[Rollout]) -> None:
+        """Hand rollouts over, once, and call off the other request for the same samples."""
+        work.settled = True
+        if work.twin is not None:
+            work.twin.settled = True
+            if work.twin.slot is not None:
+                work.twin.slot.cancel()
+        work.waiting.take(rollouts)
+
+    def _find_stragglers(self, timeout_s: float) -> None:
+        now = time.monotonic()
+        # In order of sending, so the first that is young enough ends the look.
+        late = itertools.takewhile(lambda item: now - item[1] > timeout_s, self._flying.items())
+        for work, _ in list(late):
+            if work.twin is None and not work.settled and work.lease is not None:
+                self._straggles(work, work.lease, timeout_s)
+
+    def _straggles(self, work: Work, lease: Lease, timeout_s: float) -> None:
+        """Report a straggler, and do about it what the options say."""
+        num_samples = len(work.wanted.repeats)
+        self._num_stragglers += num_samples
+        logger.warning("Prompt %s is a straggler: no answer for %g s.", work.wanted.prompt.prompt_id, timeout_s)
+        twin = Work(work.waiting, work.wanted)
+        twin.twin, work.twin = work, twin
+        if self._options.on_straggler == "hedge":
+            self._num_hedged += num_samples
+            twin.sent, twin.tries, twin.avoid = True, work.tries, lease.endpoint
+            self._pending.appendleft(twin)
+        elif self._options.on_straggler == "fail" and work.slot is not None:
+            slot = work.slot
+            error = PolicyTimeout(f"no answer within straggler_timeout_s ({timeout_s:g} s)")
+            self._settle(work, self._policies[lease.endpoint.url].failed(work.wanted, work.tries, error))
+            slot.cancel()
+
+
+def _tokens_used(rollouts: Sequence[Rollout]) -> int | None:
+    """Tokens that one answer is billed for; `None` when the server did not say."""
+    counts = [rollout.usage.completion_tokens for rollout in rollouts]
+    prompt_tokens = rollouts[0].usage.prompt_tokens
+    if prompt_tokens is None or None in counts:
+        return None
+    return prompt_tokens + sum(count for count in counts if count is not None)
+
+
+def _characters(prompt: Prompt) -> int:
+    """Size of a prompt in characters, tools and structured content included."""
+    return len(str(prompt.messages)) + (len(str(prompt.tools)) if prompt.tools else 0)

@@ -1,0 +1,157 @@
+"""Prompts and verdicts as Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from rollouts.arrow_columns import ERROR_TYPE, Columns, error_array
+from rollouts.errors import DataError
+from rollouts.records import Message, Prompt, Verdict, VerdictStatus
+
+PROMPT_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("messages", pa.string(), nullable=False),
+        ("tools", pa.string()),
+        ("ground_truth", pa.string()),
+        pa.field("verifier", pa.string(), nullable=False),
+        ("sampling", pa.string()),
+        ("category", pa.string()),
+        ("source", pa.string()),
+        ("line", pa.int64()),
+        ("extra", pa.string()),
+    ]
+)
+"""Schema of a prompt snapshot. `messages`, `tools`, `ground_truth`, `sampling` and `extra` are JSON."""
+
+VERDICT_SCHEMA = pa.schema(
+    [
+        pa.field("rollout_id", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("repeat_index", pa.int32(), nullable=False),
+        ("reward", pa.float64()),
+        pa.field("status", pa.string(), nullable=False),
+        ("verifier", pa.string()),
+        ("verifier_version", pa.string()),
+        ("components", pa.string()),
+        ("answer", pa.string()),
+        ("duration_s", pa.float64()),
+        ("error", ERROR_TYPE),
+    ]
+)
+"""Schema of a verdict shard, a sidecar of a rollout shard with the same rows in the same order."""
+
+VERDICT_ENCODING: dict[str, Any] = {
+    # Columns of few different values; on all others a dictionary costs time and room (measured).
+    "use_dictionary": [
+        "prompt_id",
+        "repeat_index",
+        "reward",
+        "status",
+        "verifier",
+        "verifier_version",
+        "components",
+        "answer",
+        "error.type",
+        "error.message",
+    ]
+}
+"""How a verdict shard is encoded in Parquet."""
+
+_json = msgspec.json.Encoder()
+_any = msgspec.json.Decoder()
+_messages = msgspec.json.Decoder(list[Message])
+_tools = msgspec.json.Decoder(list[dict[str, Any]] | None)
+_object = msgspec.json.Decoder(dict[str, Any])
+_components = msgspec.json.Decoder(dict[str, float])
+_statuses = {status.value: status for status in VerdictStatus}
+
+
+def prompt_batch(prompts: Sequence[Prompt]) -> pa.RecordBatch:
+    """Put prompts into columns, in order."""
+    in_json = ("messages", "tools", "ground_truth", "sampling", "extra")
+    return _batch(prompts, PROMPT_SCHEMA, {name: _json_array(prompts, name) for name in in_json})
+
+
+def verdict_batch(verdicts: Sequence[Verdict]) -> pa.RecordBatch:
+    """Put verdicts into columns, in order."""
+    special = {
+        "status": pa.array([verdict.status.value for verdict in verdicts], pa.string()),
+        "components": _json_array(verdicts, "components"),
+        "error": error_array([verdict.error for verdict in verdicts]),
+    }
+    return _batch(verdicts, VERDICT_SCHEMA, special)
+
+
+def prompts_of(batch: pa.RecordBatch) -> list[Prompt]:
+    """Read prompts back.
+
+    Raises:
+        DataError: A column is missing or holds something else.
+    """
+    columns = Columns.of_batch(batch, PROMPT_SCHEMA)
+    fields: dict[str, list[Any]] = {name: columns.values(name) for name in ("prompt_id", "verifier", "source", "line")}
+    fields["category"] = columns.values("category", nullable=True)
+    fields["messages"] = columns.decoded("messages", _messages.decode)
+    fields["tools"] = columns.decoded("tools", _tools.decode, _nothing)
+    fields["ground_truth"] = columns.decoded("ground_truth", _any.decode, _nothing)
+    for name in ("sampling", "extra"):
+        fields[name] = columns.decoded(name, _object.decode)
+    return _records(Prompt, fields)
+
+
+def verdicts_of(batch: pa.RecordBatch) -> list[Verdict]:
+    """Read verdicts back.
+
+    Raises:
+        DataError: A column is missing or holds something else.
+    """
+    columns = Columns.of_batch(batch, VERDICT_SCHEMA)
+    names = ("rollout_id", "prompt_id", "repeat_index", "verifier", "verifier_version", "duration_s")
+    fields: dict[str, list[Any]] = {name: columns.values(name) for name in names}
+    for name in ("reward", "answer"):
+        fields[name] = columns.values(name, nullable=True)
+    fields["status"] = [_status(value) for value in columns.values("status")]
+    fields["components"] = columns.decoded("components", _components.decode)
+    fields["error"] = columns.errors("error")
+    return _records(Verdict, fields)
+
+
+def _batch(records: Sequence[object], schema: pa.Schema, special: dict[str, pa.Array]) -> pa.RecordBatch:
+    columns = [
+        special[field.name]
+        if field.name in special
+        else pa.array(list(map(attrgetter(field.name), records)), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _json_array(records: Sequence[object], name: str) -> pa.Array:
+    encode: Callable[[Any], bytes] = _json.encode
+    values = map(attrgetter(name), records)
+    return pa.array([None if value is None else encode(value) for value in values], pa.string())
+
+
+def _records(kind: Callable[..., Any], fields: dict[str, list[Any]]) -> list[Any]:
+    names = tuple(fields)
+    try:
+        return [kind(**dict(zip(names, values, strict=True))) for values in zip(*fields.values(), strict=True)]
+    except ValueError as error:  # of a record that checks itself
+        raise DataError(str(error)) from error
+
+
+def _status(value: str) -> VerdictStatus:
+    status = _statuses.get(value)
+    if status is None:
+        raise DataError(f"column status holds {value!r}, need one of {', '.join(_statuses)}")
+    return status
+
+
+def _nothing() -> None:
+    return None

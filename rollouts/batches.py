@@ -19,7 +19,7 @@ SMALLEST_BATCH = 128
 """Rollouts in a batch below which a task run would cost more than it brings (measured: some 10 ms each)."""
 MOST_BATCHES = 500
 """Batches in a run, so that with generate and verify it stays near a thousand task runs."""
-ROUNDS_IN_A_BATCH = 8
+ROUNDS_IN_A_BATCH = 32
 """Answers that each slot gives while a batch lasts: with answers of a quarter of a second, the two task runs of a batch
 take a hundredth of its time."""
 BATCHES_OF_A_SMALL_RUN = 8

@@ -9,17 +9,18 @@ while something else can be sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Literal, NamedTuple, Protocol
 
 from rollouts.errors import PolicyError, PolicyFatal, PolicyTimeout, RequestRefused
-from rollouts.occupancy import Occupancy
+from rollouts.occupancy import HeldBy, Occupancy
 from rollouts.policy import Policy, Tries, Wanted
 from rollouts.policy.backoff import is_refusal, may_try_again, wait_s
 from rollouts.policy.endpoint_pool import Answered, EndpointPool, Lease, PooledEndpoint
@@ -29,6 +30,8 @@ from rollouts.session import SamplingSession
 
 logger = logging.getLogger(__name__)
 
+TOLD_TOGETHER = 16
+"""Samples whose sending is told at once."""
 LOOK_S = 1.0
 """Seconds between looks for what no answer announces: stragglers, limits that were raised, servers that are back."""
 
@@ -77,14 +80,25 @@ class Waiting:
     Args:
         size: How many.
         sink: Takes each rollout as it ends.
-        started: Told how many samples were sent for the first time.
+        started: Told how many samples were sent for the first time, a few at a time.
     """
 
     def __init__(self, size: int, sink: Callable[[Rollout], None], started: Callable[[int], None] | None) -> None:
-        self._remaining = size
+        self._remaining = self._unsent = size
+        self._untold = 0
         self._sink = sink
-        self.started = started
+        self._started = started
+        self.over = False
+        """Whether nobody waits any more."""
         self.done: Future[None] = Future()
+
+    def note_sent(self, num_samples: int) -> None:
+        """Count samples that are sent for the first time."""
+        self._unsent -= num_samples
+        self._untold += num_samples
+        if self._started is not None and (self._untold >= TOLD_TOGETHER or self._unsent <= 0):
+            self._started(self._untold)
+            self._untold = 0
 
     def take(self, rollouts: Sequence[Rollout]) -> None:
         """Hand over rollouts that ended."""
@@ -95,12 +109,14 @@ class Waiting:
             self.fail(error)
             return
         self._remaining -= len(rollouts)
-        if self._remaining == 0 and not self.done.done():
+        if self._remaining == 0 and not self.over:
+            self.over = True
             self.done.set_result(None)
 
     def fail(self, error: BaseException) -> None:
-        """Let the caller have an error instead."""
-        if not self.done.done():
+        """Let the caller have an error instead. May be called from any thread."""
+        self.over = True
+        with contextlib.suppress(InvalidStateError):  # it has ended just now
             self.done.set_exception(error)
 
 
@@ -155,6 +171,7 @@ class Dispatcher:
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._occupancy = Occupancy(time.monotonic)
+        self._noted: tuple[int, int, HeldBy | None] = (0, 0, None)
         self._started_at = time.time()
         self._num_samples = self._num_stragglers = self._num_hedged = 0
 
@@ -199,7 +216,7 @@ class Dispatcher:
         )
 
     def _wake(self) -> None:
-        """Fill all slots that are free."""
+        """Fill all slots that are free. `_next` notes how full they are when it finds nothing more to send."""
         while not self._stopped and (work := self._next()) is not None:
             if self._idle:
                 self._idle.pop().set_result(work)
@@ -213,7 +230,7 @@ class Dispatcher:
         pending = self._pending
         while pending:
             work = pending[0]
-            if work.settled or work.waiting.done.done():
+            if work.settled or work.waiting.over:
                 pending.popleft()
                 continue
             num_samples = len(work.wanted.repeats)
@@ -230,27 +247,32 @@ class Dispatcher:
             work.lease = self._pool.sent(endpoint, num_samples, tokens)
             self._note_sending(work, num_samples)
             return work
-        self._occupancy.held("no_prompts")
+        self._note_flight("no_prompts")
         return None
 
     def _note_sending(self, work: Work, num_samples: int) -> None:
-        self._occupancy.held(None)
-        self._occupancy.changed(self._pool.in_flight, self._pool.limit)
         if work.sent:
             work.tries = work.tries._replace(number=work.tries.number + 1)
             return
         work.sent = True
         work.tries = Tries(1, time.time(), time.perf_counter())
         self._occupancy.first_sent()
-        if work.waiting.started is not None:
-            work.waiting.started(num_samples)
+        work.waiting.note_sent(num_samples)
 
     def _wait_for_room(self, num_samples: int, tokens: int) -> None:
         """Come back when time alone makes room; otherwise whatever ends next looks again."""
-        self._occupancy.held(self._pool.held_by)
+        self._note_flight(self._pool.held_by)
         retry_in_s = self._pool.retry_in_s(num_samples, tokens)
         if retry_in_s is not None and self._timer is None:
             self._timer = self._loop.call_later(retry_in_s, self._timer_rang)
+
+    def _note_flight(self, held_by: HeldBy | None = None) -> None:
+        """Tell the occupancy what has changed; when a request takes the place of another, nothing has."""
+        pool = self._pool
+        now = pool.in_flight, pool.limit, held_by
+        if now != self._noted:
+            self._noted = now
+            self._occupancy.changed(*now)
 
     def _timer_rang(self) -> None:
         self._timer = None
@@ -275,7 +297,7 @@ class Dispatcher:
                 free: asyncio.Future[Work] = self._loop.create_future()
                 self._idle.append(free)
                 following = await free
-            elif self._pending and self._pool.in_flight < self._pool.limit:
+            elif self._pool.in_flight < self._pool.limit:
                 self._wake()
             work = following
 
@@ -310,7 +332,6 @@ class Dispatcher:
         self._flying.pop(work, None)
         work.slot = work.lease = None
         self._pool.ended(lease, outcome)
-        self._occupancy.changed(self._pool.in_flight, self._pool.limit)
 
     def _answered(self, work: Work, rollouts: Sequence[Rollout]) -> None:
         if work.settled:

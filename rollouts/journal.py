@@ -1,7 +1,8 @@
 """The journal of an unfinished batch: every finished rollout, on disk within half a second, in order of arrival.
 
-It is the memory of its batch too: what was appended is read back from the file by rollout id, so that an open batch
-costs a few numbers for each rollout, however long the completions are. `rollouts/journal_frames.py` says what the bytes
+It is the memory of its batch too: what was appended is read back by rollout id. All journals of a process keep at most
+`KEPT_BYTES` of it in memory and read the rest from their files, so that open batches cost a few numbers for each rollout,
+however many there are and however long the completions. `rollouts/journal_frames.py` says what the bytes
 are. They are written in groups by a thread of the journal's own, each group forced to disk once. A process that dies
 leaves at most one torn frame at the end; it is cut off when the journal is opened again, and counted. The file is
 locked while it is open, and the lock dies with its process.
@@ -26,13 +27,17 @@ import msgspec
 
 from rollouts.errors import StoreError
 from rollouts.journal_frames import HEADER_BYTES, Data, frame_header, framed_payload, records
-from rollouts.packed_rollout import Head, PackedRollout, decode, encode, unpack
+from rollouts.packed_rollout import Head, PackedRollout, decode, encode_packed, pack, unpack
 from rollouts.records import Rollout
 
 GROUP_COMMIT_S = 0.5
 """Longest time a finished rollout waits for its group to be forced to disk."""
 GROUP_BYTES = 4 << 20
 """Size at which a group is full: it is written at once, and the next one begins."""
+KEPT_BYTES = 32 << 20
+"""Packed rollouts that the journals of a process keep in memory: what short batches hold needs no reading back."""
+_KEPT_OVERHEAD_BYTES = 800
+"""What a packed rollout takes in memory beyond its encoded size, about."""
 
 
 class Contents(NamedTuple):
@@ -77,6 +82,31 @@ def final_records(path: Path) -> Iterator[tuple[Head, bytes]]:
             yield record.head, record.payload
 
 
+class Budget:
+    """Bytes that may be taken and are given back, in any thread."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+        self._lock = threading.Lock()
+
+    def take(self, num_bytes: int) -> bool:
+        """Take as many, or none at all."""
+        with self._lock:
+            if num_bytes > self._left:
+                return False
+            self._left -= num_bytes
+            return True
+
+    def give_back(self, num_bytes: int) -> None:
+        """Give back what was taken."""
+        with self._lock:
+            self._left += num_bytes
+
+
+MEMORY = Budget(KEPT_BYTES)
+"""What the journals of this process share."""
+
+
 class _Group:
     """Rollouts that are written together."""
 
@@ -92,19 +122,23 @@ class Journal:
 
     Args:
         path: File to append to; made, with its folders, when it is not there.
+        memory: Where memory is taken from for what need not be read back.
 
     Raises:
         StoreError: Another process is writing it, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, memory: Budget = MEMORY) -> None:
         self.path = path
+        self._memory = memory
         self.entries: dict[str, Entry] = {}
         """What it holds, by rollout id, in order of first arrival; the last one of an id counts."""
         self.num_torn = 0
         """Stretches that were cut short or damaged when it was opened."""
         self._error: OSError | None = None
         self._closed = False
+        self._kept: dict[str, PackedRollout] = {}
+        self._kept_bytes = 0
         self._groups: deque[_Group] = deque()
         """What is not being written yet; only the last group is not full."""
         self._size = self._written = 0
@@ -132,7 +166,13 @@ class Journal:
             StoreError: An earlier one could not be written, or the journal is closed.
             DataError: A token id does not fit 32 bits.
         """
-        self.append_encoded(Head(rollout.rollout_id, rollout.error), encode(rollout))
+        packed = pack(rollout)
+        payload = encode_packed(packed)
+        self.append_encoded(Head(rollout.rollout_id, rollout.error), payload)
+        num_bytes = len(payload) + _KEPT_OVERHEAD_BYTES
+        if self._memory.take(num_bytes):
+            self._kept[rollout.rollout_id] = packed
+            self._kept_bytes += num_bytes
 
     def append_encoded(self, head: Head, payload: bytes) -> None:
         """Hand over a finished rollout that has been encoded.
@@ -154,22 +194,34 @@ class Journal:
             self._groups[-1].size += size
 
     def read(self, rollout_ids: Iterable[str]) -> Iterator[PackedRollout]:
-        """Read rollouts back, in the order asked for. Waits until all that was appended before is in the file.
+        """Read rollouts back, in the order asked for. What is not in memory is waited for until it is in the file.
 
         Raises:
             StoreError: Something could not be written, or is no longer what was written.
             KeyError: It holds no such rollout.
         """
+        if len(self._kept) == len(self.entries):
+            yield from map(self._kept.__getitem__, rollout_ids)
+            return
         self._flush()
-        for rollout_id in rollout_ids:
-            entry = self.entries[rollout_id]
-            payload = framed_payload(os.pread(self._file.fileno(), entry.size, entry.offset))
-            if payload is None:
-                raise StoreError(f"the journal {self.path} was damaged after it had been written")
-            yield decode(payload)
+        with _mapped(self._file) as data:
+            for rollout_id in rollout_ids:
+                if rollout_id in self._kept:
+                    yield self._kept[rollout_id]
+                    continue
+                entry = self.entries[rollout_id]
+                payload = framed_payload(data[entry.offset : entry.offset + entry.size])
+                if payload is None:
+                    raise StoreError(f"the journal {self.path} was damaged after it had been written")
+                yield decode(payload)
 
     def remove(self) -> None:
-        """Remove the file while it is still locked, so that nobody can be writing to it; it must be closed after."""
+        """Remove the file while it is still locked, so that nobody can be writing to it; it must be closed after.
+
+        What has not been written yet never will be.
+        """
+        with self._changed:
+            self._groups.clear()
         self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
@@ -183,6 +235,9 @@ class Journal:
             self._changed.notify_all()
         self._thread.join()
         self._file.close()
+        self._kept.clear()
+        self._memory.give_back(self._kept_bytes)
+        self._kept_bytes = 0
         self._raise_if_broken()
 
     def _recover(self) -> dict[str, tuple[Head, bytes]]:

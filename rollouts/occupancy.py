@@ -29,11 +29,17 @@ class Occupancy:
         self._busy = self._room = 0.0
         self._held_by: HeldBy | None = None
         self._held_s: defaultdict[str, float] = defaultdict(float)
-        self._busy_share: float | None = None
+        self._busy_until = self._room_until = 0.0
         self.peak_allowed = 0
 
-    def changed(self, in_flight: int, allowed: int) -> None:
-        """Note how many samples are in flight from now on, and how many may be."""
+    def changed(self, in_flight: int, allowed: int, held_by: HeldBy | None = None) -> None:
+        """Note how things are from now on.
+
+        Args:
+            in_flight: Samples in flight.
+            allowed: Samples that may be.
+            held_by: What keeps free slots empty; `None` when nothing but the limit does.
+        """
         now = self._clock()
         elapsed = now - self._since
         self._since = now
@@ -43,24 +49,21 @@ class Occupancy:
             self._held_s[self._held_by] += elapsed
         self._in_flight = in_flight
         self._allowed = allowed
+        self._held_by = held_by
         self.peak_allowed = max(self.peak_allowed, allowed)
-
-    def held(self, by: HeldBy | None) -> None:
-        """Note what keeps free slots empty from now on; `None` when nothing but the limit does."""
-        if by != self._held_by:
-            self.changed(self._in_flight, self._allowed)
-            self._held_by = by
 
     def first_sent(self) -> None:
         """Note that a sample was sent for the first time: the share counts until the last such moment."""
-        # A limit may be cut below what is in flight already, so the share is of the larger of the two.
-        room = max(self._room, self._busy)
-        self._busy_share = self._busy / room if room else None
+        elapsed = self._clock() - self._since
+        self._busy_until = self._busy + elapsed * self._in_flight
+        self._room_until = self._room + elapsed * self._allowed
 
     @property
     def busy_share(self) -> float | None:
         """Share of the allowed slots that were in flight until the last first sending, 0..1; `None` before it."""
-        return self._busy_share
+        # A limit may be cut below what is in flight already, so the share is of the larger of the two.
+        room = max(self._room_until, self._busy_until)
+        return self._busy_until / room if room else None
 
     @property
     def held_s(self) -> dict[str, float]:

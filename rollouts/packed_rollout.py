@@ -60,12 +60,12 @@ class PackedRollout(msgspec.Struct, frozen=True, gc=False):
     @property
     def num_bytes(self) -> int:
         """Bytes of its bulky parts: what it weighs in memory, about."""
-        lists = (
-            part
-            for call in self.calls
-            for part in (call.prompt_token_ids, call.generation_token_ids, call.generation_log_probs)
-        )
-        return len(self.messages) + sum(len(part) for part in lists if part is not None)
+        total = len(self.messages)
+        for call in self.calls:
+            for part in (call.prompt_token_ids, call.generation_token_ids, call.generation_log_probs):
+                if part is not None:
+                    total += len(part)
+        return total
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +94,12 @@ def encode(rollout: Rollout) -> bytes:
     Raises:
         DataError: A token id does not fit 32 bits.
     """
-    return _encoder.encode(pack(rollout))
+    return encode_packed(pack(rollout))
+
+
+def encode_packed(packed: PackedRollout) -> bytes:
+    """Return the MessagePack of a packed rollout."""
+    return _encoder.encode(packed)
 
 
 def decode(data: bytes) -> PackedRollout:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 import msgspec
@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 OPTIONAL_FIELDS = ("return_token_ids", "logprobs", "seed")
 """Request fields that a server may refuse without the rollout being lost."""
+
+Answer: TypeAlias = wire.ChatCompletion
+Choices: TypeAlias = list[wire.Choice]
 
 _encoder = msgspec.json.Encoder()
 
@@ -98,10 +101,12 @@ class ChatCompletionsPolicy:
         """See `Policy.sample`."""
         prepared = self._prepared(wanted)
         sent_at, clock = time.time(), time.perf_counter()
-        completion, seed = await self._send(prepared)
-        latency_s = time.perf_counter() - clock
-        shared = _Shared(completion, seed, sent_at, latency_s, prepared.sampling)
-        choices = _whole(completion.choices)[: len(wanted.repeats)]
+        seed = prepared.seed if "seed" in prepared.fields else None
+        try:
+            completion, choices = await self._post(prepared.body)
+        except RequestRefused as error:
+            completion, choices, seed = await self._post_without(prepared, error)
+        shared = _Shared(completion, seed, sent_at, time.perf_counter() - clock, prepared.sampling)
         return [
             self._completed(wanted.prompt, repeat, choice, shared, tries)
             for repeat, choice in zip(wanted.repeats, choices, strict=False)
@@ -155,35 +160,33 @@ class ChatCompletionsPolicy:
             self._last = last
         return last
 
-    async def _send(self, prepared: _Prepared) -> tuple[wire.ChatCompletion, int | None]:
-        """Send one request, leaving out what the server refuses; returns the answer and the seed that was sent."""
-        try:
-            return await self._post(prepared.body), prepared.fields.get("seed")
-        except RequestRefused as error:
-            refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & prepared.fields.keys()
-            if not refused:
-                raise
-            fields = {name: value for name, value in prepared.fields.items() if name not in refused}
-        completion = await self._post(_encoder.encode(fields))  # only when this succeeds were those fields the reason
+    async def _post_without(self, prepared: _Prepared, error: RequestRefused) -> tuple[Answer, Choices, int | None]:
+        """Send a refused request again without the fields that it was refused for; tells the seed that was sent too."""
+        refused = {name for name in OPTIONAL_FIELDS if name in str(error)} & prepared.fields.keys()
+        if not refused:
+            raise error
+        fields = {name: value for name, value in prepared.fields.items() if name not in refused}
+        completion, choices = await self._post(_encoder.encode(fields))
+        # Only when this succeeds were those fields the reason.
         if not refused <= self._refused_fields:
             logger.warning("The server refuses %s; sampling goes on without.", ", ".join(sorted(refused)))
             self._refused_fields |= refused
-        return completion, fields.get("seed")
+        return completion, choices, fields.get("seed")
 
-    async def _post(self, body: bytes) -> wire.ChatCompletion:
-        """Send one request as it stands."""
+    async def _post(self, body: bytes) -> tuple[Answer, Choices]:
+        """Send one request as it stands; returns the answer, and those of its choices that came to an end."""
         reply = await self._transport.post(self._chat_url, body, self.headers, self._timeout_s)
-        if reply.status == 200:
-            completion = wire.decode(reply.body, self._secret)
-            status = wire.error_status(completion)
-            if status is None:
-                if not _whole(completion.choices):
-                    reason = completion.choices[0].finish_reason
-                    raise PolicyUnavailable(f"the server gave the completion up (finish_reason {reason!r})", status=200)
-                return completion
-        else:
-            status = reply.status
-        raise failure(status, reply.headers, reply.body, self._secret)
+        if reply.status != 200:
+            raise failure(reply.status, reply.headers, reply.body, self._secret)
+        completion = wire.decode(reply.body, self._secret)
+        status = wire.error_status(completion)
+        if status is not None:
+            raise failure(status, reply.headers, reply.body, self._secret)
+        choices = _whole(completion.choices)
+        if not choices:
+            reason = completion.choices[0].finish_reason
+            raise PolicyUnavailable(f"the server gave the completion up (finish_reason {reason!r})", status=200)
+        return completion, choices
 
     def _completed(self, prompt: Prompt, repeat: int, choice: wire.Choice, shared: _Shared, tries: Tries) -> Rollout:
         """The record of one completion."""
@@ -239,17 +242,17 @@ class ChatCompletionsPolicy:
 class _Shared(NamedTuple):
     """What the completions of one answer have in common."""
 
-    completion: wire.ChatCompletion
+    completion: Answer
     seed: int | None
     sent_at: float
     latency_s: float
     sampling: dict[str, Any]
 
 
-def _whole(choices: Sequence[wire.Choice]) -> list[wire.Choice]:
+def _whole(choices: list[wire.Choice]) -> Choices:
     """Choices that the server brought to an end, in its order of indices."""
     if len(choices) == 1:
-        return [] if wire.stop_reason(choices[0]) is StopReason.ABORT else list(choices)
+        return [] if wire.stop_reason(choices[0]) is StopReason.ABORT else choices
     ended = [choice for choice in choices if wire.stop_reason(choice) is not StopReason.ABORT]
     return sorted(ended, key=lambda choice: choice.index)
 

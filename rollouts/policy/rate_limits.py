@@ -122,6 +122,9 @@ class _Window:
         return wait
 
 
+_NOTHING_SPENT = Spending(0, None)
+
+
 class RateLimits:
     """Requests and tokens in any minute at one endpoint.
 
@@ -147,6 +150,7 @@ class RateLimits:
         now = clock()
         self._requests = None if requests_per_minute is None else _Window(requests_per_minute, shared_by, now)
         self._tokens = None if tokens_per_minute is None else _Window(tokens_per_minute, shared_by, now)
+        self._unlimited = self._requests is None and self._tokens is None
         self._bound_by: Bound | None = None
 
     @property
@@ -164,6 +168,8 @@ class RateLimits:
         Args:
             tokens: It is estimated to take, prompt and completions of all its samples.
         """
+        if self._unlimited:
+            return 0.0
         now = self._clock()
         requests_s = self._requests.wait_s(now, 1) if self._requests else 0.0
         tokens_s = self._tokens.wait_s(now, tokens) if self._tokens else 0.0
@@ -176,6 +182,8 @@ class RateLimits:
 
     def spend(self, tokens: int) -> Spending:
         """Count a request that is sent now, whether or not it should have waited."""
+        if self._unlimited:
+            return _NOTHING_SPENT
         now = self._clock()
         if self._requests:
             self._requests.spend(now, 1)

@@ -190,12 +190,12 @@ def sampled_tokens(completion: ChatCompletion, choice: Choice) -> SampledTokens:
             flags.append("log_probs_invalid")
             log_probs = None
     prompt_ids = completion.prompt_token_ids or None
-    if (ids is not None and not _are_ids(ids)) or (prompt_ids is not None and not _are_ids(prompt_ids)):
+    if (ids and not _are_ids(ids)) or (prompt_ids and not _are_ids(prompt_ids)):
         flags.append("token_ids_invalid")
         ids = prompt_ids = log_probs = None
     elif ids is None:
         flags.append("token_ids_missing")
-    if log_probs is None and not {"log_probs_invalid", "token_ids_invalid"} & set(flags):
+    if log_probs is None and not {"log_probs_invalid", "token_ids_invalid"}.intersection(flags):
         flags.append("log_probs_missing")
     if ids is not None and log_probs is not None and len(ids) != len(log_probs):
         flags.append("log_probs_disagree")

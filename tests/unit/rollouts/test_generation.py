@@ -249,7 +249,8 @@ def test_failures_that_stay_are_not_paid_for_twice(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_prompts", "num_repeats", "batches"), [(5, 1, 1), (100, 4, 4), (5000, 8, 79), (125_000, 8, 500)]
+    ("num_prompts", "num_repeats", "batches"),
+    [(5, 1, 1), (100, 4, 4), (5000, 8, 20), (125_000, 8, 489), (1_000_000, 8, 500)],
 )
 def test_a_run_of_any_size_is_a_bearable_number_of_batches(num_prompts: int, num_repeats: int, batches: int) -> None:
     size = prompts_per_batch(CollectRL(num_repeats=num_repeats), num_prompts)

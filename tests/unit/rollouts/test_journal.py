@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rollouts.errors import DataError, ErrorRecord, StoreError
-from rollouts.journal import GROUP_BYTES, GROUP_COMMIT_S, Journal, final_records, read_journal, read_journal_ids
+from rollouts.journal import GROUP_BYTES, GROUP_COMMIT_S, Budget, Journal, final_records, read_journal, read_journal_ids
 from rollouts.journal_frames import MARK
 from rollouts.packed_rollout import pack
 from rollouts.records import ModelCall, Rollout, StopReason
@@ -100,7 +100,7 @@ def test_rollouts_are_read_back_by_id_while_the_journal_is_open(tmp_path: Path) 
 
 
 def test_a_journal_that_is_damaged_under_a_batch_is_not_read_as_something_else(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "a.journal")
+    journal = Journal(tmp_path / "a.journal", memory=Budget(0))
     journal.append(make_rollout(0))
     assert len(list(journal.read(["0"]))) == 1
     with journal.path.open("r+b") as file:
@@ -239,7 +239,7 @@ def test_what_was_appended_is_in_the_file_soon_without_any_other_call(tmp_path: 
 def test_a_full_disk_is_told_to_whoever_appends_next_and_to_whoever_reads_or_closes(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
     path.symlink_to("/dev/full")
-    journal = Journal(path)
+    journal = Journal(path, memory=Budget(0))
     journal.append(make_rollout(0))
     with pytest.raises(StoreError, match="No space left"):
         list(journal.read(["0"]))
@@ -254,6 +254,17 @@ def test_a_closed_journal_drops_nothing_in_silence(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(StoreError, match="is closed"):
         journal.append(make_rollout(0))
+
+
+def test_what_fits_into_memory_is_not_read_back_and_what_does_not_is(tmp_path: Path) -> None:
+    memory = Budget(2_000)
+    journal = Journal(tmp_path / "a.journal", memory=memory)
+    for number in range(6):
+        journal.append(make_rollout(number))
+    assert [packed.rollout_id for packed in journal.read(["5", "0", "3"])] == ["5", "0", "3"]
+    assert not memory.take(1_500)
+    journal.close()
+    assert memory.take(2_000)
 
 
 def test_a_second_writer_is_turned_away(tmp_path: Path) -> None:

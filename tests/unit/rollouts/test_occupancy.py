@@ -19,8 +19,9 @@ def test_the_share_is_of_time_and_counts_until_the_last_first_sending() -> None:
     occupancy.changed(4, 4)
     clock.now += 3
     occupancy.changed(2, 4)
-    clock.now += 1
-    occupancy.changed(4, 4)
+    clock.now += 0.5
+    occupancy.first_sent()
+    clock.now += 0.5
     occupancy.first_sent()
     clock.now += 1000  # the tail
     occupancy.changed(0, 4)
@@ -44,13 +45,13 @@ def test_a_limit_that_was_cut_below_what_flies_is_no_more_than_full() -> None:
 def test_what_held_slots_empty_is_timed_by_its_name() -> None:
     clock = Clock()
     occupancy = Occupancy(clock)
-    occupancy.held("requests_per_minute")
+    occupancy.changed(1, 4, "requests_per_minute")
     clock.now += 2
-    occupancy.held(None)
+    occupancy.changed(4, 4)
     clock.now += 5
-    occupancy.held("no_prompts")
+    occupancy.changed(0, 4, "no_prompts")
     clock.now += 1
-    occupancy.held(None)
+    occupancy.changed(4, 4)
     assert occupancy.held_s == {"no_prompts": 1.0, "requests_per_minute": 2.0}
 
 

@@ -52,9 +52,12 @@ class Collected(NamedTuple):
         return json.loads((self.dataset / "manifest.json").read_text())["counts"]
 
     def sampling_rate(self) -> float:
-        """Rollouts a second from the first answer to the last, by the times in the shards."""
+        """Rollouts a second at steady state, by the times in the shards: between the first and the last tenth of the answers,
+        that is without the opening of connections and the tail.
+        """
         ended_at = np.sort(self._column("rollouts", "ended_at"))
-        return (len(ended_at) - 1) / float(ended_at[-1] - ended_at[0])
+        first, last = len(ended_at) // 10, len(ended_at) * 9 // 10
+        return (last - first) / float(ended_at[last] - ended_at[first])
 
     def mean_reward(self) -> float:
         """Mean of the rewards in the verdict shards."""

@@ -4,8 +4,8 @@
 parses and appends. They take turns on the client's core. The stub and a Prefect server that stands already have the other.
 
 What the command does for each rollout is measured in two ways. Marginal: the wall time of a run of N rollouts less that of
-a run of 8, so start-up does not count and filter, format and publish do. Sampling: from the first to the last answer, by
-the times in the shards.
+a run of 8, so start-up does not count and filter, format and publish do. Sampling: at steady state, between the first and
+the last tenth of the answers, by the times in the shards; journal, shards and verdicts are written meanwhile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     marginal_rate: float
     """Rollouts a second without start-up."""
     sampling_rate: float
-    """Rollouts a second from first to last answer."""
+    """Rollouts a second at steady state."""
     cpu_us: float
     """Microseconds of CPU for each rollout more."""
     wall_s: float

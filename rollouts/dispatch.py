@@ -92,13 +92,16 @@ class Waiting:
         """Whether nobody waits any more."""
         self.done: Future[None] = Future()
 
-    def note_sent(self, num_samples: int) -> None:
-        """Count samples that are sent for the first time."""
+    def note_sent(self, num_samples: int) -> bool:
+        """Count samples that are sent for the first time; whether some were told of, the last ones always are."""
         self._unsent -= num_samples
         self._untold += num_samples
-        if self._started is not None and (self._untold >= TOLD_TOGETHER or self._unsent <= 0):
+        if self._untold < TOLD_TOGETHER and self._unsent > 0:
+            return False
+        if self._started is not None:
             self._started(self._untold)
-            self._untold = 0
+        self._untold = 0
+        return True
 
     def take(self, rollouts: Sequence[Rollout]) -> None:
         """Hand over rollouts that ended."""
@@ -256,8 +259,8 @@ class Dispatcher:
             return
         work.sent = True
         work.tries = Tries(1, time.time(), time.perf_counter())
-        self._occupancy.first_sent()
-        work.waiting.note_sent(num_samples)
+        if work.waiting.note_sent(num_samples):
+            self._occupancy.first_sent()
 
     def _wait_for_room(self, num_samples: int, tokens: int) -> None:
         """Come back when time alone makes room; otherwise whatever ends next looks again."""

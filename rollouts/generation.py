@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import pyarrow as pa
 
 from rollouts.engine import Request
-from rollouts.identity import rollout_id
+from rollouts.identity import RolloutIds
 from rollouts.journal import Journal, final_records
 from rollouts.layout import journal_folder, rollouts_key
 from rollouts.progress import Tally
@@ -56,8 +56,9 @@ def generate_batch(
             journal.remove()
             return _committed(store, batch, sampling_id)  # by another run, since this one was planned
         expected = {
-            rollout_id(sampling_id, prompt.prompt_id, repeat): Request(prompt, repeat)
+            ids.of(repeat): Request(prompt, repeat)
             for prompt in prompts
+            for ids in [RolloutIds(sampling_id, prompt.prompt_id)]
             for repeat in range(batch.num_repeats)
         }
         if journal.num_torn:

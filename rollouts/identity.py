@@ -29,6 +29,19 @@ def rollout_id(sampling_id: str, prompt_id: str, repeat_index: int) -> str:
     return content_id("rollout", sampling_id, prompt_id, repeat_index)
 
 
+class RolloutIds:
+    """Ids of all attempts at a prompt under one way of sampling; what they share is hashed once."""
+
+    def __init__(self, sampling_id: str, prompt_id: str) -> None:
+        self._shared = hashlib.sha256(canonical_json(["rollout", sampling_id, prompt_id])[:-1])
+
+    def of(self, repeat_index: int) -> str:
+        """Return what `rollout_id` returns."""
+        digest = self._shared.copy()
+        digest.update(b",%d]" % repeat_index)
+        return digest.hexdigest()[:32]
+
+
 def derived_seed(run_seed: int, prompt_id: str, repeat_index: int) -> int:
     """Return the seed sent with one rollout: 0..2**31-1, distinct for the repeats of a prompt, stable for ever."""
     digest = hashlib.sha256(canonical_json(["seed", run_seed, prompt_id, repeat_index])).digest()

@@ -21,7 +21,7 @@ from rollouts.errors import (
     PolicyUnavailable,
     RequestRefused,
 )
-from rollouts.identity import derived_seed, rollout_id
+from rollouts.identity import RolloutIds, derived_seed, rollout_id
 from rollouts.policy import Endpoint, Tries, Wanted, wire
 from rollouts.policy.failures import failure
 from rollouts.policy.transport import Transport
@@ -48,6 +48,7 @@ class _Prepared(NamedTuple):
     body: bytes
     sampling: dict[str, Any]
     refused: frozenset[str]
+    ids: RolloutIds
 
 
 class ChatCompletionsPolicy:
@@ -106,7 +107,7 @@ class ChatCompletionsPolicy:
             completion, choices = await self._post(prepared.body)
         except RequestRefused as error:
             completion, choices, seed = await self._post_without(prepared, error)
-        shared = _Shared(completion, seed, sent_at, time.perf_counter() - clock, prepared.sampling)
+        shared = _Shared(completion, seed, sent_at, time.perf_counter() - clock, prepared)
         return [
             self._completed(wanted.prompt, repeat, choice, shared, tries)
             for repeat, choice in zip(wanted.repeats, choices, strict=False)
@@ -156,7 +157,8 @@ class ChatCompletionsPolicy:
             every = wire.request_body(self._endpoint.model, prompt, sampling, seed, num_samples)
             fields = {name: value for name, value in every.items() if name not in self._refused_fields}
             body = _encoder.encode(fields)
-            last = _Prepared(prompt, num_samples, seed, fields, body, sampling, self._refused_fields)
+            ids = RolloutIds(self._sampling_id, prompt.prompt_id)
+            last = _Prepared(prompt, num_samples, seed, fields, body, sampling, self._refused_fields, ids)
             self._last = last
         return last
 
@@ -217,7 +219,7 @@ class ChatCompletionsPolicy:
             attempts=tries.number,
         )
         return Rollout(
-            rollout_id=rollout_id(self._sampling_id, prompt.prompt_id, repeat),
+            rollout_id=shared.prepared.ids.of(repeat),
             prompt_id=prompt.prompt_id,
             repeat_index=repeat,
             messages=[*prompt.messages, message],
@@ -226,7 +228,7 @@ class ChatCompletionsPolicy:
             calls=[call],
             usage=usage,
             seed=shared.seed,
-            sampling=shared.sampling,
+            sampling=shared.prepared.sampling,
             latency_s=time.perf_counter() - tries.clock,
             attempts=tries.number,
             model_asked=self._endpoint.model,
@@ -246,7 +248,7 @@ class _Shared(NamedTuple):
     seed: int | None
     sent_at: float
     latency_s: float
-    sampling: dict[str, Any]
+    prepared: _Prepared
 
 
 def _whole(choices: list[wire.Choice]) -> Choices:

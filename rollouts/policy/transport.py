@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import os
 import socket
 import ssl
@@ -38,6 +39,9 @@ IDLE_TIMEOUT_S = 30
 
 NAME_TTL_S = 60
 """Seconds the addresses of a name are used again, so that a thousand connections are not a thousand lookups."""
+
+DEADLINE_STEP_S = 0.05
+"""Requests are given up at multiples of this, so up to so much later than asked for."""
 
 _LONGEST_S = 366 * 86_400.0
 
@@ -106,7 +110,8 @@ class _HttpTransport:
         self._loop = asyncio.get_running_loop()
         self._connections = connections
         self._idle: dict[_Origin, deque[Connection]] = {}
-        self._busy: set[Connection] = set()
+        self._deadlines: dict[int, dict[Connection, float]] = {}
+        """Requests in flight, and the seconds they were given, by when they are given up."""
         self._names: dict[str, tuple[float, asyncio.Task[list[str]]]] = {}
         self._turn = itertools.count()
         self._trusted: ssl.SSLContext | None = None
@@ -125,7 +130,8 @@ class _HttpTransport:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connection in [*self._busy, *itertools.chain.from_iterable(self._idle.values())]:
+        waiting = itertools.chain.from_iterable(list(due) for due in self._deadlines.values())
+        for connection in [*waiting, *itertools.chain.from_iterable(self._idle.values())]:
             connection.fail(PolicyUnavailable("the transport was closed"))
         self._idle.clear()
         for _, lookup in self._names.values():
@@ -136,14 +142,26 @@ class _HttpTransport:
         until = self._loop.time() + min(timeout_s, _LONGEST_S)
         connection = self._kept(origin) or await self._opened(origin, until, timeout_s)
         waiter = connection.send(request)
-        self._busy.add(connection)
-        deadline = self._loop.call_at(until, _give_up, connection, timeout_s)
+        due = self._due(until)
+        due[connection] = timeout_s
         try:
             return await waiter
         finally:
-            deadline.cancel()
-            self._busy.discard(connection)
+            del due[connection]
             self._keep(connection, origin)
+
+    def _due(self, until: float) -> dict[Connection, float]:
+        """Requests that are given up at about the same time: a timer for each would cost more than the request's head."""
+        moment = math.ceil(until / DEADLINE_STEP_S)
+        due = self._deadlines.get(moment)
+        if due is None:
+            due = self._deadlines[moment] = {}
+            self._loop.call_at(moment * DEADLINE_STEP_S, self._give_up, moment)
+        return due
+
+    def _give_up(self, moment: int) -> None:
+        for connection, timeout_s in self._deadlines.pop(moment, {}).items():
+            connection.fail(PolicyTimeout(f"no whole answer within {timeout_s:g} s"))
 
     def _keep(self, connection: Connection, origin: _Origin) -> None:
         """Put a connection back, unless it is closing, or the task that waited was cancelled."""
@@ -242,10 +260,6 @@ def _reason(error: OSError) -> str:
 
 def _failed(lookup: asyncio.Task[list[str]]) -> bool:
     return lookup.done() and (lookup.cancelled() or lookup.exception() is not None)
-
-
-def _give_up(connection: Connection, timeout_s: float) -> None:
-    connection.fail(PolicyTimeout(f"no whole answer within {timeout_s:g} s"))
 
 
 def _target(url: str) -> _Target:

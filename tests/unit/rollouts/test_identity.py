@@ -4,7 +4,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts.identity import content_id, derived_seed, rollout_id, unit_interval
+from rollouts.identity import RolloutIds, content_id, derived_seed, rollout_id, unit_interval
 
 json_values = st.recursive(
     st.none()
@@ -48,3 +48,8 @@ def test_the_unit_interval_is_filled_evenly() -> None:
     draws = [unit_interval(3, str(index)) for index in range(4000)]
     assert 0.0 <= min(draws) < max(draws) < 1.0
     assert 0.45 < sum(draw < 0.5 for draw in draws) / len(draws) < 0.55
+
+
+@given(st.text(), st.text(), st.integers(0, 10_000))
+def test_ids_of_a_prompt_are_the_ids_of_its_rollouts(sampling_id: str, prompt_id: str, repeat: int) -> None:
+    assert RolloutIds(sampling_id, prompt_id).of(repeat) == rollout_id(sampling_id, prompt_id, repeat)

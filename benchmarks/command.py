@@ -52,9 +52,7 @@ class Collected(NamedTuple):
         return json.loads((self.dataset / "manifest.json").read_text())["counts"]
 
     def sampling_rate(self) -> float:
-        """Rollouts a second at steady state, by the times in the shards: between the first and the last tenth of the answers,
-        that is without the opening of connections and the tail.
-        """
+        """Rollouts a second at steady state: without the first and the last tenth of the answers, by their times."""
         ended_at = np.sort(self._column("rollouts", "ended_at"))
         first, last = len(ended_at) // 10, len(ended_at) * 9 // 10
         return (last - first) / float(ended_at[last] - ended_at[first])

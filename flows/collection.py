@@ -9,6 +9,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows.overlapping import MOST_OPEN_BATCHES, sample_and_verify
 from rollouts.garbage import steady_gc
+from rollouts.lean_memory import use_lean_memory
 from rollouts.references import Published
 from rollouts.settings import CollectSettings
 from tasks.batch import batch
@@ -37,6 +38,7 @@ def run_name() -> str:
 def collect(settings: CollectSettings) -> Published:
     """Collect one dataset; what has been done before is not done again."""
     output = settings.output
+    use_lean_memory()
     with steady_gc():
         run = load(settings)
         with watched(run), sampled(run) as sampling:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextvars
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rollouts.session import SamplingSession
+from tasks.progress import repeated
 from tasks.run_log import run_log
 
 LINE_EVERY_S = 10.0
@@ -22,24 +21,16 @@ def limits_told(session: Callable[[], SamplingSession | None]) -> Iterator[None]
         session: What was done until now, `None` before there is anything.
     """
     told: dict[str, tuple[int, str]] = {}
-    log, stop = run_log(), threading.Event()
+    log = run_log()
 
     def tell_changes() -> None:
         for line in changed_limits(session(), told):
             log.info(line)
 
-    def keep_telling() -> None:
-        while not stop.wait(LINE_EVERY_S):
-            tell_changes()
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(keep_telling,), name="limits", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(tell_changes, LINE_EVERY_S):
+            yield
     finally:
-        stop.set()
-        thread.join()
-        tell_changes()
         last = session()
         if last is not None and last.samples:
             log.info(summed_up(last))

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import cast
 from uuid import UUID
 
@@ -68,9 +68,26 @@ def describe(seen: Snapshot) -> str:
 
 
 @contextmanager
-def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -> Iterator[None]:
-    """Show the counts now and then from a thread of its own, and once more at the end."""
+def repeated(call: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Make a call now and then from a thread of its own, and once more at the end. It must not end the run by failing."""
     stop = threading.Event()
+
+    def call_again() -> None:
+        while not stop.wait(every_s):
+            call()
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(call_again,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        call()
+
+
+def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -> AbstractContextManager[None]:
+    """Show the counts now and then."""
 
     def show_now() -> None:
         try:
@@ -78,18 +95,7 @@ def _refreshed(tally: Tally, show: Callable[[Snapshot], None], every_s: float) -
         except Exception:  # a display that fails must neither end the run nor hide why it ended
             logger.warning("The progress of the run could not be shown.", exc_info=True)
 
-    def refresh() -> None:
-        while not stop.wait(every_s):
-            show_now()
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(refresh,), name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        show_now()
+    return repeated(show_now, every_s)
 
 
 def _artifact() -> Callable[[Snapshot], None]:

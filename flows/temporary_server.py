@@ -12,20 +12,24 @@ import contextlib
 import ctypes
 import gc
 import http.client
+import json
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 STARTUP_S = 120.0
 """An empty machine needs half a minute to set up Prefect's database."""
-SETTLE_S = 5.0
+SETTLE_S = 15.0
 """Longest wait for a server that is still busy with what it was sent."""
-_IDLE_ANSWER_S = 0.02
-"""An idle server answers within two milliseconds; one that works off events does so between two of them."""
+_QUIET_S = 1.2
+"""The server writes task runs down in groups, at least every second: when nothing changes for longer, all are there."""
+_LOOK_S = 0.2
 _PR_SET_PDEATHSIG = 1
 
 DEFAULTS = {
@@ -44,6 +48,7 @@ class TemporaryServer:
     def __init__(self) -> None:
         """Start the process; it can be used as soon as `wait` has returned."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            self._started_at = datetime.now(UTC).isoformat()
             self._port: int = listener.getsockname()[1]
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
@@ -75,17 +80,21 @@ class TemporaryServer:
         raise TimeoutError("the temporary Prefect server did not start; set PREFECT_API_URL to use another")
 
     def settle(self) -> None:
-        """Wait until it has worked off what it was sent, for `SETTLE_S` seconds at most.
+        """Wait until it has written down what it was sent, for `SETTLE_S` seconds at most.
 
-        It takes events in without saying when it has read them. What it has read it writes down when it is stopped.
+        It takes events in without saying when it has worked them off, and does not finish them when it is stopped. So all
+        task runs of the command must have ended, and nothing may have changed for a moment.
         """
         deadline = time.monotonic() + SETTLE_S
-        idle = 0
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            while idle < 2 and (asked := time.monotonic()) < deadline:
-                self._answer(SETTLE_S)
-                idle = idle + 1 if time.monotonic() - asked < _IDLE_ANSWER_S else 0
-                time.sleep(_IDLE_ANSWER_S)
+        last, since = (-1, -1), time.monotonic()
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            while time.monotonic() < deadline:
+                seen = self._num_task_runs(), self._num_task_runs("PENDING", "RUNNING")
+                if seen != last:
+                    last, since = seen, time.monotonic()
+                elif seen[1] == 0 and time.monotonic() - since > _QUIET_S:
+                    return
+                time.sleep(_LOOK_S)
 
     def stop(self) -> None:
         """End the process: it writes what it holds, and is killed when that takes longer than ten seconds."""
@@ -95,6 +104,16 @@ class TemporaryServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _num_task_runs(self, *states: str) -> int:
+        """Task runs of flow runs that began since the server was started, in certain states or in any."""
+        wanted: dict[str, Any] = {"flow_runs": {"start_time": {"after_": self._started_at}}}
+        if states:
+            wanted["task_runs"] = {"state": {"type": {"any_": states}}}
+        headers = {"Content-Type": "application/json"}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=SETTLE_S)) as connection:
+            connection.request("POST", "/api/task_runs/count", json.dumps(wanted), headers)
+            return int(connection.getresponse().read())
 
     def _answer(self, timeout_s: float) -> int:
         """Status of the answer to a health check.
@@ -120,6 +139,8 @@ def _serve(listener_fd: int) -> None:
     )
     with paused_gc():
         config.load()
+    # What the server looks up for itself may be cut off when it ends: that is no trouble of the user's.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     with steady_gc():
         uvicorn.Server(config).run(sockets=[socket.socket(fileno=listener_fd)])
     gc.freeze()  # or the interpreter walks all objects once more before it ends

@@ -105,13 +105,21 @@ class _Target(NamedTuple):
     path: str
 
 
+class _Deadline(NamedTuple):
+    """Requests that are given up at about the same time: a timer for each would cost more than the head of the request."""
+
+    requests: dict[Connection, float]
+    """With the seconds that each was given."""
+    timer: asyncio.TimerHandle
+
+
 class _HttpTransport:
     def __init__(self, connections: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._connections = connections
         self._idle: dict[_Origin, deque[Connection]] = {}
-        self._deadlines: dict[int, dict[Connection, float]] = {}
-        """Requests in flight, and the seconds they were given, by when they are given up."""
+        self._deadlines: dict[int, _Deadline] = {}
+        """Requests in flight by when they are given up, in steps."""
         self._names: dict[str, tuple[float, asyncio.Task[list[str]]]] = {}
         self._turn = itertools.count()
         self._trusted: ssl.SSLContext | None = None
@@ -130,7 +138,7 @@ class _HttpTransport:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        waiting = itertools.chain.from_iterable(list(due) for due in self._deadlines.values())
+        waiting = itertools.chain.from_iterable(list(due.requests) for due in self._deadlines.values())
         for connection in [*waiting, *itertools.chain.from_iterable(self._idle.values())]:
             connection.fail(PolicyUnavailable("the transport was closed"))
         self._idle.clear()
@@ -142,25 +150,28 @@ class _HttpTransport:
         until = self._loop.time() + min(timeout_s, _LONGEST_S)
         connection = self._kept(origin) or await self._opened(origin, until, timeout_s)
         waiter = connection.send(request)
-        due = self._due(until)
-        due[connection] = timeout_s
+        moment = math.ceil(until / DEADLINE_STEP_S)
+        due = self._deadlines.get(moment) or self._new_deadline(moment)
+        due.requests[connection] = timeout_s
         try:
             return await waiter
         finally:
-            del due[connection]
+            del due.requests[connection]
+            if (
+                not due.requests
+            ):  # or every deadline of the next ten minutes would be kept, each as large as it ever was
+                due.timer.cancel()
+                if self._deadlines.get(moment) is due:
+                    del self._deadlines[moment]
             self._keep(connection, origin)
 
-    def _due(self, until: float) -> dict[Connection, float]:
-        """Requests that are given up at about the same time: a timer for each would cost more than the request's head."""
-        moment = math.ceil(until / DEADLINE_STEP_S)
-        due = self._deadlines.get(moment)
-        if due is None:
-            due = self._deadlines[moment] = {}
-            self._loop.call_at(moment * DEADLINE_STEP_S, self._give_up, moment)
+    def _new_deadline(self, moment: int) -> _Deadline:
+        timer = self._loop.call_at(moment * DEADLINE_STEP_S, self._give_up, moment)
+        due = self._deadlines[moment] = _Deadline({}, timer)
         return due
 
     def _give_up(self, moment: int) -> None:
-        for connection, timeout_s in self._deadlines.pop(moment, {}).items():
+        for connection, timeout_s in self._deadlines.pop(moment).requests.items():
             connection.fail(PolicyTimeout(f"no whole answer within {timeout_s:g} s"))
 
     def _keep(self, connection: Connection, origin: _Origin) -> None:
